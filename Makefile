@@ -1,0 +1,67 @@
+# `make demo` and `make test` are all that a fresh machine with Python 3.11+ and git needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := dev,fetch,report
+DEMO_DIR ?= runs/quickstart
+# Extra arguments for pytest or `psr run`, as in: make test ARGS="-k search -x"
+ARGS ?=
+# The package index's own Linux build of torch carries several GB of CUDA; this one lists builds without.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+
+# Threads that spin while they wait slow decoding down manyfold as soon as anything else runs on the machine.
+export OMP_WAIT_POLICY ?= PASSIVE
+export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+export WANDB_MODE ?= offline
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-slow lint wheel clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## create .venv and install psr into it
+
+demo: $(STAMP) ## run the quickstart recipe: M1 to M4 on a CPU
+	$(BIN)/psr run configs/quickstart --run-dir $(DEMO_DIR) $(ARGS)
+
+test: $(STAMP) ## run the tests, without the slow ones
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(STAMP) ## run only the slow tests
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(STAMP) ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy psr callbacks
+
+wheel: $(STAMP) ## build the wheel into dist/
+	rm -rf build # or modules that are gone by now would be packed again
+	$(BIN)/python -m build --wheel
+
+clean: ## remove caches and build products; keeps .venv and runs
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find psr callbacks tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# The stamp is written last: an interrupted installation, or an older lock, is simply run again.
+$(STAMP): pyproject.toml requirements-cpu.lock
+	@test -x $(BIN)/pip || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "psr needs Python 3.11 or newer, but '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." >&2; \
+		echo "Name another one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@if nvidia-smi -L >/dev/null 2>&1; then \
+		echo "An NVIDIA GPU was found: installing the newest releases that pyproject.toml allows."; \
+		$(BIN)/pip install -e '.[$(EXTRAS)]'; \
+	else \
+		echo "No NVIDIA GPU was found: installing requirements-cpu.lock."; \
+		{ $(BIN)/pip install --no-deps --retries 0 --timeout 30 --extra-index-url $(TORCH_CPU_INDEX) \
+			"$$(grep '^torch==' requirements-cpu.lock)" \
+			|| echo "torch could not be had that way: trying again with the rest."; } && \
+		$(BIN)/pip install -r requirements-cpu.lock && \
+		$(BIN)/pip install --no-deps --no-build-isolation -e .; \
+	fi
+	@touch $@

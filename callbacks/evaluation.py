@@ -1,0 +1,90 @@
+"""Measures every M(n) of the loop: greedy and searched answers, the judge, steps; to the loggers and `results.json`.
+
+Reads reference answers; hands nothing of them to the loop.
+"""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from callbacks.self_rewarding_loop import loop_data
+from psr.data.jsonl import read_jsonl, write_json
+from psr.data.problems import read_gold_problems
+from psr.data.self_rewarding import SelfRewardingDataModule
+from psr.evaluation.judging import evaluate_judge
+from psr.evaluation.solving import solve_by_search, solve_greedy
+from psr.evaluation.statistics import standard_error
+from psr.results import has_model, put_model
+from psr.run_folder import add_seconds, read_seconds
+from psr.search.judges import build_judge
+from psr.search.statistics import mean, search_summary
+
+
+class EvaluateIterations(Callback):
+    """Evaluates M1 at the start of the fit and M(n + 1) at the end of every iteration.
+
+    Args:
+        problems: JSONL of held-out problems with `answer`.
+        judge_pairs: JSONL of held-out EFT pairs.
+        max_tokens: greedy solutions are cut off at so many tokens.
+        search_problems: self-judged search is measured on the first so many of the problems.
+        limit: use only the first so many problems and pairs.
+    """
+
+    def __init__(
+        self,
+        problems: str,
+        judge_pairs: str,
+        max_tokens: int = 1024,
+        search_problems: int = 100,
+        limit: int | None = None,
+    ) -> None:
+        self.problems = read_gold_problems(problems, limit)
+        fields = ["problem", "previous_steps", "chosen", "rejected"]
+        self.judge_rows = read_jsonl(judge_pairs, fields, ["explanations"])[:limit]
+        self.max_tokens, self.search_problems = max_tokens, search_problems
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = loop_data(trainer)
+        if trainer.is_global_zero and not has_model(data.run.results, "M1"):
+            self._evaluate(trainer, data, 1)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self._evaluate(trainer, loop_data(trainer), trainer.current_epoch + 2)
+
+    def _evaluate(self, trainer: Trainer, data: SelfRewardingDataModule, number: int) -> None:
+        started = time.monotonic()
+        figures = asyncio.run(self._measure(data, number))
+        folder = data.run.iteration(number)
+        add_seconds(folder, "evaluate", time.monotonic() - started)
+        searched = read_search(folder)
+        entry = {"name": f"M{number}", **figures, "pairs": searched.get("pairs", 0), "search": searched}
+        put_model(data.run.results, {**entry, "seconds": {"search": 0.0, "train": 0.0, **read_seconds(folder)}})
+        metrics = {f"eval/{name}": value for name, value in figures.items() if value is not None}
+        metrics |= {f"search/{name}": value for name, value in searched.items() if value is not None}
+        for logger in trainer.loggers:
+            logger.log_metrics({**metrics, "iteration": number}, step=trainer.global_step)
+
+    async def _measure(self, data: SelfRewardingDataModule, number: int) -> dict[str, Any]:
+        await data.serve(number)
+        engine, encoder, name = data.engine, data.encoder, f"M{number}"
+        solved = await solve_greedy(engine, encoder, self.problems, self.max_tokens, f"{name} solves")
+        some = self.problems[: self.search_problems]
+        judge = build_judge(data.judge, engine, encoder, data.verifier)
+        searched, _ = await solve_by_search(engine, encoder, some, judge, data.search, f"{name} searches held-out")
+        judging = await evaluate_judge(engine, encoder, self.judge_rows, data.judge)
+        finished = [one for one in solved if one.finished]
+        steps = sum(one.steps for one in finished)
+        return {
+            "accuracy": mean(one.correct for one in solved),
+            "accuracy_stderr": standard_error([one.correct for one in solved]),
+            "search_accuracy": mean(searched),
+            **judging,
+            "unfinished": mean(not one.finished for one in solved),
+            "steps_per_solution": mean(one.steps for one in finished),
+            "step_length_tokens": sum(one.tokens for one in finished) / steps if steps else None,
+        }

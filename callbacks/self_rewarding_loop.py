@@ -1,0 +1,61 @@
+"""The loop M1 -> M2 -> M3 ...: one epoch of the fit is one iteration of the method.
+
+    epoch n begins    the DataModule lets M(n) search and judge new problems, and serves its step pairs
+                      the StepDPOModule resets reference and optimizer
+    epoch n           step-wise DPO on those pairs
+    epoch n ends      this callback exports the policy as M(n + 1) and hands its weights to the engine
+
+What runs where is decided by Lightning's order of hooks: `train_dataloader()` of an epoch runs before
+`on_train_epoch_start`, so the weights that search must be with the engine at the end of the epoch before.
+"""
+
+import asyncio
+import time
+
+from lightning import Callback, LightningModule, Trainer
+
+from psr.data.self_rewarding import SelfRewardingDataModule
+from psr.errors import UsageError
+from psr.modules.policy import export_policy, load_tokenizer
+from psr.modules.step_dpo import StepDPOModule
+from psr.run_folder import add_seconds
+
+
+class SelfRewardingLoop(Callback):
+    """Exports M(n + 1) after every iteration and gives it to the engine that searches next."""
+
+    def __init__(self) -> None:
+        self.started = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        data = loop_data(trainer)
+        if trainer.reload_dataloaders_every_n_epochs != 1:
+            raise UsageError(
+                "trainer.reload_dataloaders_every_n_epochs is "
+                f"{trainer.reload_dataloaders_every_n_epochs}: set it to 1, every iteration has data of its own"
+            )
+        if trainer.max_epochs != len(data.problems_per_iteration):
+            raise UsageError(
+                f"trainer.max_epochs is {trainer.max_epochs} and data.problems_per_iteration names "
+                f"{len(data.problems_per_iteration)} iterations: the two must be equal"
+            )
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, StepDPOModule) and pl_module.policy is not None
+        data, number = loop_data(trainer), trainer.current_epoch + 2
+        add_seconds(data.run.iteration(number), "train", time.monotonic() - self.started)
+        export_policy(pl_module.policy, load_tokenizer(data.initial), data.run.model(number))
+        asyncio.run(data.serve(number))
+
+
+def loop_data(trainer: Trainer) -> SelfRewardingDataModule:
+    """The DataModule of the fit. Raises TypeError where it is another kind."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(data, SelfRewardingDataModule):
+        raise TypeError(f"the self-rewarding callbacks need data: SelfRewardingDataModule, not {type(data).__name__}")
+    return data

@@ -1,0 +1,55 @@
+"""`psr`: LightningCLI for single stages (fit, validate, test, predict), and the commands around it.
+
+    psr fit --config ...       one stage, plain LightningCLI
+    psr run RECIPE_FOLDER      all stages of a recipe, resumable
+    psr data / psr model       make what the stages read
+
+Every command is a function with typed arguments; jsonargparse makes the command line, the help and the checks.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from jsonargparse import CLI
+
+from psr.errors import USER_ERRORS
+
+LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
+
+
+def lightning_cli(args: list[str]) -> None:
+    """Run one LightningCLI subcommand."""
+    from psr.lightning_cli import PSRLightningCLI
+
+    PSRLightningCLI(args=args)
+
+
+def commands() -> dict[str, Any]:
+    """The commands besides LightningCLI's, by name; a nested dictionary is a group."""
+    from psr.commands import data, model
+    from psr.run import run
+
+    return {
+        "run": run,
+        "data": {"arithmetic": data.arithmetic, "eft": data.eft, "prm800k": data.prm800k},
+        "model": {"init": model.init, "fetch": model.fetch},
+    }
+
+
+def main(args: list[str] | None = None) -> None:
+    """The entry point of `psr`; tests call `main([...])`. Exits with 1 and one clear message on bad input."""
+    args = sys.argv[1:] if args is None else args
+    action: Callable[[], Any]
+    if args and args[0] in LIGHTNING_COMMANDS:
+        action = lambda: lightning_cli(args)
+    else:
+        action = lambda: CLI(commands(), args=args)
+    try:
+        action()
+    except USER_ERRORS as error:
+        sys.exit(f"psr: {error}")
+
+
+if __name__ == "__main__":
+    main()

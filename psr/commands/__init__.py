@@ -1,0 +1,1 @@
+"""The commands of `psr` besides LightningCLI's: each is one function with typed arguments."""

@@ -1,0 +1,151 @@
+"""The DataModule that searches: `train_dataloader()` of iteration n serves the step pairs of M(n)'s own search.
+
+It owns problems, engine, search settings and traces. It does not know the loss, and no answer: problems are read without.
+"""
+
+import asyncio
+import random
+import time
+from pathlib import Path
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from psr.data.batching import Sample, pad
+from psr.data.jsonl import write_json
+from psr.data.problems import read_problems
+from psr.data.traces import TraceJournal
+from psr.encoding import Encoder
+from psr.engines.base import Engine
+from psr.errors import NoPairsError, UsageError
+from psr.modules.policy import check_folder, load_tokenizer
+from psr.prompts import Prompts
+from psr.records import Problem, StepPair, step_pairs
+from psr.run_folder import RunFolder, add_seconds
+from psr.search.judges import JudgeSettings, Verifier, build_judge
+from psr.search.run import for_each
+from psr.search.statistics import search_summary
+from psr.search.step_search import SearchSettings, step_search
+
+
+class SelfRewardingDataModule(LightningDataModule):
+    """Searches new, unlabelled problems with the current policy and serves the step pairs that it judged.
+
+    Args:
+        model: Hugging Face folder of M1; linked to the model's.
+        problems: JSONL with `id` and `problem`; other fields are never read.
+        run_dir: folder of the run; traces go to `iterations/<nn>/traces.jsonl`.
+        engine: what generates and judges.
+        problems_per_iteration: how many new problems each iteration searches, in order.
+        search: how a problem is searched.
+        judge: who judges.
+        verifier: exact verifier of a step, for the judge of kind "verifier" only.
+        min_margin: a pair is kept if the scores of best and worst differ by at least so much.
+        batch_size: step pairs per batch.
+        concurrency: problems under way at the same time.
+        seed: which problems come when, and the order of pairs.
+        prompts: templates and step format.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        problems: str,
+        run_dir: str,
+        engine: Engine,
+        problems_per_iteration: list[int],
+        search: SearchSettings | None = None,
+        judge: JudgeSettings | None = None,
+        verifier: Verifier | None = None,
+        min_margin: int = 1,
+        batch_size: int = 32,
+        concurrency: int = 512,
+        seed: int = 0,
+        prompts: Prompts | None = None,
+    ) -> None:
+        super().__init__()
+        self.initial, self.problems_path, self.run = check_folder(model), problems, RunFolder(Path(run_dir))
+        self.engine, self.problems_per_iteration = engine, problems_per_iteration
+        self.search, self.judge, self.verifier = search or SearchSettings(), judge or JudgeSettings(), verifier
+        self.min_margin, self.batch_size, self.concurrency, self.seed = min_margin, batch_size, concurrency, seed
+        self.prompts = prompts or Prompts()
+
+    def setup(self, stage: str) -> None:
+        self.encoder = Encoder(load_tokenizer(self.initial), self.prompts)
+        self.problems = read_problems(self.problems_path)
+        needed = sum(self.problems_per_iteration)
+        if needed > len(self.problems):
+            raise UsageError(
+                f"data.problems_per_iteration asks for {needed} new problems in all, and {self.problems_path} has "
+                f"{len(self.problems)}: give more problems or ask for fewer"
+            )
+        random.Random(self.seed).shuffle(self.problems)
+
+    def problems_of(self, number: int) -> list[Problem]:
+        """The new problems whose search makes M`number` (2, 3, ...)."""
+        start = sum(self.problems_per_iteration[: number - 2])
+        return self.problems[start : start + self.problems_per_iteration[number - 2]]
+
+    def weights(self, number: int) -> Path:
+        """The folder of M`number`."""
+        return self.initial if number == 1 else self.run.model(number)
+
+    async def serve(self, number: int) -> None:
+        """Have the engine serve M`number`, if it does not already."""
+        version = f"M{number}"
+        if self.engine.served_version != version:
+            await self.engine.load_weights(self.weights(number), version)
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """The pairs that make M(n + 1), n = epoch + 1: searched now by M(n) where the traces lack problems."""
+        assert self.trainer is not None
+        # After a resume Lightning asks first with a stale `current_epoch`; `processed` is right then, too.
+        epoch = self.trainer.fit_loop.epoch_progress.current.processed
+        number = min(epoch + 2, len(self.problems_per_iteration) + 1)
+        pairs = asyncio.run(self.pairs(number))
+        batches = pair_batches(pairs, self.batch_size, random.Random(f"{self.seed}/{number}"))
+        return DataLoader(batches, batch_size=None, collate_fn=collate_pairs)  # type: ignore[arg-type]
+
+    async def pairs(self, number: int) -> list[StepPair]:
+        """Complete the traces of the iteration that makes M`number`, and derive its pairs. Raises NoPairsError."""
+        version = f"M{number - 1}"
+        journal = TraceJournal(self.run.traces(number), version)
+        problems = self.problems_of(number)
+        missing = [problem for problem in problems if problem.id not in journal.trajectories]
+        if missing:
+            await self.serve(number - 1)
+            judge = build_judge(self.judge, self.engine, self.encoder, self.verifier)
+            started = time.monotonic()
+            await for_each(
+                missing,
+                lambda problem: step_search(problem, self.engine, judge, self.encoder, self.search),
+                f"{version} searches",
+                self.concurrency,
+                journal.append,
+            )
+            add_seconds(self.run.iteration(number), "search", time.monotonic() - started)
+        trajectories = [journal.trajectories[problem.id] for problem in problems]
+        pairs = [pair for trajectory in trajectories for pair in step_pairs(trajectory, self.min_margin)]
+        write_json(self.run.iteration(number) / "search.json", search_summary(trajectories, len(pairs)))
+        if not pairs:
+            raise NoPairsError(
+                f"the search by {version} left no step pair: {len(trajectories)} problems, min_margin "
+                f"{self.min_margin} (see {self.run.traces(number)}). Raise data.search.temperature, give more problems, "
+                "or look at the judge's verdicts in the traces"
+            )
+        return pairs
+
+
+def pair_batches(pairs: list[StepPair], batch_size: int, rng: random.Random) -> list[list[tuple[int, StepPair]]]:
+    """Shuffled batches of (index, pair); the index finds the pair's reference log-probabilities."""
+    indexed = rng.sample(list(enumerate(pairs)), len(pairs))
+    return [indexed[i : i + batch_size] for i in range(0, len(indexed), batch_size)]
+
+
+def collate_pairs(batch: list[tuple[int, StepPair]]) -> dict[str, Tensor]:
+    """Padded chosen rows, then rejected rows (2 * pairs, longest), and `index` (pairs,)."""
+    chosen = [Sample(pair.prompt_ids, pair.chosen_ids) for _, pair in batch]
+    rejected = [Sample(pair.prompt_ids, pair.rejected_ids) for _, pair in batch]
+    return {**pad(chosen + rejected), "index": torch.tensor([index for index, _ in batch])}

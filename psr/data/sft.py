@@ -1,0 +1,130 @@
+"""Supervised data: IFT (how to reason) and EFT (how to judge) mixed, as a LightningDataModule.
+
+Knows the JSONL schemas, the prompts and the tokenizer. Does not know the model's weights or the loss.
+
+IFT rows: `problem`, `solution` (one step a line). EFT rows: `problem`, `previous_steps`, `chosen`, `rejected` and, where
+the judge explains, `explanations`: {"chosen_first": ..., "rejected_first": ...}.
+"""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from psr.data.batching import Sample, pad
+from psr.data.jsonl import read_jsonl
+from psr.encoding import Encoder
+from psr.modules.policy import load_tokenizer
+from psr.prompts import Prompts
+
+
+def ift_samples(path: str, encoder: Encoder) -> list[Sample]:
+    """One sample per worked solution: the reasoning prompt, and the steps in the step format."""
+    samples = []
+    for row in read_jsonl(path, ["problem", "solution"], ["answer"]):
+        steps = row["solution"].strip().split("\n")
+        if row.get("answer") is not None and "\\boxed{" not in steps[-1]:
+            steps[-1] = f"{steps[-1]} \\boxed{{{row['answer']}}}"
+        text = encoder.prompts.format_steps(steps)
+        samples.append(Sample(encoder.reason(row["problem"]), encoder.completion(text)))
+    return samples
+
+
+def eft_samples(path: str, encoder: Encoder) -> list[Sample]:
+    """Two samples per pair, one for each order in which a judge may be shown it; the verdict comes last."""
+    samples = []
+    for row in read_jsonl(path, ["problem", "previous_steps", "chosen", "rejected"], ["explanations"]):
+        for prompt, label, explanation in judge_prompts(row, encoder):
+            samples.append(Sample(prompt, encoder.completion(explanation + encoder.prompts.verdict_text(label))))
+    return samples
+
+
+def judge_prompts(row: dict[str, Any], encoder: Encoder) -> Iterator[tuple[tuple[int, ...], str, str]]:
+    """(prompt, right label, explanation or "") of an EFT row in both orders."""
+    prompts, previous = encoder.prompts, row["previous_steps"]
+    steps = "".join(prompts.format_step(i + 1, step, last=False) for i, step in enumerate(previous))
+    chosen, rejected = (prompts.format_step(len(previous) + 1, row[side], last=True) for side in ("chosen", "rejected"))
+    explanations = row.get("explanations") or {}
+    yield (encoder.judge(row["problem"], steps, chosen, rejected), "A", explanations.get("chosen_first", ""))
+    yield (encoder.judge(row["problem"], steps, rejected, chosen), "B", explanations.get("rejected_first", ""))
+
+
+class SFTDataModule(LightningDataModule):
+    """IFT and EFT mixed, shuffled anew each epoch, batched by similar length.
+
+    Args:
+        model: Hugging Face folder whose tokenizer is used; linked to the model's.
+        ift: JSONL of worked solutions.
+        eft: JSONL of judged step pairs; without it only reasoning is taught.
+        val_ift: JSONL of held-out solutions for the validation loss.
+        batch_size: samples per optimizer batch and device.
+        max_tokens: longer samples are left out, and counted on the terminal.
+        limit: use only the first so many rows of each kind of sample.
+        seed: order of the samples.
+        prompts: templates and step format.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        ift: str,
+        eft: str | None = None,
+        val_ift: str | None = None,
+        batch_size: int = 32,
+        max_tokens: int = 2048,
+        limit: int | None = None,
+        seed: int = 0,
+        prompts: Prompts | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.ift, self.eft, self.val_ift = model, ift, eft, val_ift
+        self.batch_size, self.max_tokens, self.limit, self.seed = batch_size, max_tokens, limit, seed
+        self.prompts = prompts or Prompts()
+        self.train_samples: list[Sample] = []
+        self.val_samples: list[Sample] = []
+
+    def setup(self, stage: str) -> None:
+        encoder = Encoder(load_tokenizer(self.model), self.prompts)
+        self.train_samples = self._fitting(ift_samples(self.ift, encoder)[: self.limit])
+        if self.eft:
+            self.train_samples += self._fitting(eft_samples(self.eft, encoder)[: self.limit])
+        self.val_samples = self._fitting(ift_samples(self.val_ift, encoder)[: self.limit]) if self.val_ift else []
+
+    def _fitting(self, samples: list[Sample]) -> list[Sample]:
+        kept = [sample for sample in samples if len(sample) <= self.max_tokens]
+        if not kept:
+            raise ValueError(f"data.max_tokens is {self.max_tokens}, and none of {len(samples)} samples is so short")
+        if len(kept) < len(samples):
+            print(f"SFT data: {len(samples) - len(kept)} of {len(samples)} samples exceed {self.max_tokens} tokens")
+        return kept
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        batches = length_batches(self.train_samples, self.batch_size, random.Random(self.seed * 1000 + epoch))
+        return DataLoader(batches, batch_size=None, collate_fn=pad)  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[Any]:
+        if not self.val_samples:
+            return []
+        return DataLoader(length_batches(self.val_samples, self.batch_size), batch_size=None, collate_fn=pad)  # type: ignore[arg-type]
+
+
+def length_batches(
+    samples: list[Sample], batch_size: int, rng: random.Random | None = None, pool: int = 16
+) -> list[list[Sample]]:
+    """Batches of similar length: shuffled, sorted by length within pools of `pool` batches, batches shuffled.
+
+    Without `rng` the batches are simply in the order of length, for evaluation.
+    """
+    if rng is None:
+        ordered = sorted(samples, key=len)
+        return [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
+    shuffled = rng.sample(samples, len(samples))
+    batches = []
+    for start in range(0, len(shuffled), batch_size * pool):
+        ordered = sorted(shuffled[start : start + batch_size * pool], key=len)
+        batches += [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
+    return rng.sample(batches, len(batches))

@@ -1,0 +1,53 @@
+"""The journal of an iteration: one line per finished problem, appended and flushed, so that a kill loses nothing else.
+
+Knows records and files. Does not know how a problem is searched.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from psr.data.jsonl import DataError
+from psr.records import Trajectory, to_json, trajectory_from_json
+
+
+class TraceJournal:
+    """Appends trajectories to a JSONL file and reads back what an earlier process left there.
+
+    A last line that a kill tore in half is cut off when the journal is opened. All lines must come from one version of
+    the weights.
+
+    Raises:
+        DataError: a line in the middle is broken, or the lines come from other weights than `weights_version`.
+    """
+
+    def __init__(self, path: str | Path, weights_version: str) -> None:
+        self.path, self.weights_version = Path(path), weights_version
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.trajectories: dict[str, Trajectory] = {}
+        if self.path.is_file():
+            self._read()
+
+    def _read(self) -> None:
+        whole = 0
+        for number, line in enumerate(self.path.read_bytes().splitlines(keepends=True), start=1):
+            if not line.endswith(b"\n"):
+                os.truncate(self.path, whole)
+                return
+            try:
+                trajectory = trajectory_from_json(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{self.path}, line {number}: not a trajectory ({error}); delete the line") from None
+            if trajectory.weights_version != self.weights_version:
+                raise DataError(
+                    f"{self.path}, line {number}: searched by weights {trajectory.weights_version!r}, "
+                    f"not {self.weights_version!r}; use a new run directory"
+                )
+            self.trajectories[trajectory.problem.id] = trajectory
+            whole += len(line)
+
+    def append(self, trajectory: Trajectory) -> None:
+        """Write one line; when this returns it survives the end of this process."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(to_json(trajectory), ensure_ascii=False) + "\n")
+        self.trajectories[trajectory.problem.id] = trajectory

@@ -1,0 +1,82 @@
+"""Prompts as token ids: where templates, chat template and tokenizer meet.
+
+Knows the tokenizer and the prompts. Does not know engines, search or training.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from psr.prompts import VERDICTS, Prompts
+from psr.records import Candidate
+
+
+class StepBoundaryError(ValueError):
+    """The tokenizer merges the end of a step with the start of the next, so that steps cannot be cut apart."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Encodes prompts for one tokenizer.
+
+    Raises:
+        StepBoundaryError: the tokenizer has no token boundary between `step_separator` and `step_marker`.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    prompts: Prompts
+
+    def __post_init__(self) -> None:
+        separator, marker = self.prompts.step_separator, self.prompts.step_marker
+        if marker and self.plain("x" + separator + marker) != self.plain("x" + separator) + self.plain(marker):
+            raise StepBoundaryError(
+                f"the tokenizer joins the step separator {separator!r} and the step marker {marker!r} into one token: "
+                "choose a prompts.step_marker that starts a token"
+            )
+
+    def plain(self, text: str) -> list[int]:
+        """The ids of a text that stands in the middle: no special tokens are added."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def prompt(self, text: str) -> tuple[int, ...]:
+        """The ids of a prompt, with the special tokens (or the chat template) that begin one."""
+        if not self.prompts.chat:
+            return tuple(self.tokenizer.encode(text))
+        message = [{"role": "user", "content": text}]
+        rendered = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        return tuple(self.plain(str(rendered)))
+
+    def reason(self, problem: str) -> tuple[int, ...]:
+        return self.prompt(self.prompts.reason_prompt(problem))
+
+    def judge(self, problem: str, steps: str, a: str, b: str) -> tuple[int, ...]:
+        return self.prompt(self.prompts.judge_prompt(problem, steps, a, b))
+
+    def completion(self, text: str, final: bool = True) -> tuple[int, ...]:
+        """The ids of a completion; only the end of a solution or judgement carries EOS."""
+        return (*self.plain(text), *([self.tokenizer.eos_token_id] if final else []))
+
+    def verdict_choices(self) -> tuple[tuple[int, ...], tuple[int, int]]:
+        """What all verdicts begin with, and the two tokens at which A and B part: the judge's short path."""
+        first, second = (self.plain(self.prompts.verdict_text(label)) for label in VERDICTS)
+        same = next(i for i, (x, y) in enumerate(zip(first, second, strict=False)) if x != y)
+        return tuple(first[:same]), (first[same], second[same])
+
+    def step(self, token_ids: Sequence[int], logprob: float, finish_reason: str) -> Candidate | None:
+        """The completion cut at the end of its step, or None where it was cut off before that.
+
+        The end of the step keeps the separator and drops the marker of the step that follows.
+        """
+        ids = list(token_ids)
+        if finish_reason == "length":
+            return None
+        if finish_reason == "stop" and self.prompts.step_marker:
+            while self.prompts.step_stop in self.text(ids):
+                ids.pop()
+        return Candidate(tuple(ids), self.text(ids), logprob, final=finish_reason == "eos")
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        return str(
+            self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        )

@@ -1,0 +1,86 @@
+"""The Engine protocol: token ids in, completions out, asynchronously.
+
+An engine knows nothing of steps, judges or problems. Every completion carries the version of the weights that made it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+FinishReason = Literal["eos", "stop", "length"]
+
+
+class EngineError(RuntimeError):
+    """The engine cannot do what was asked; the message says what and what to change."""
+
+
+class PromptTooLong(EngineError):
+    """A prompt leaves no room for one new token in the model's context."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are sampled.
+
+    Args:
+        max_new_tokens: completions are cut off at this many tokens (finish reason "length").
+        temperature: 0 is greedy.
+        top_p: nucleus of the tempered distribution.
+        n: completions per prompt.
+        seed: with the prompt and the index of the completion, fixes what is sampled.
+        stop: texts that end a completion as soon as they appear; they stay part of it (finish reason "stop").
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    n: int = 1
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """`token_ids` include EOS and the stop text; `logprob` is the sum over them at the sampling temperature."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason
+    logprob: float
+    weights_version: str
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What search, judging and evaluation ask of a model server."""
+
+    @property
+    def served_version(self) -> str | None:
+        """The version given to the last `load_weights`, None before."""
+        ...
+
+    @property
+    def generated_tokens(self) -> int:
+        """Tokens decoded since the engine was made."""
+        ...
+
+    async def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+        """`sampling.n` completions for each prompt, in order. Raises PromptTooLong, EngineError."""
+        ...
+
+    async def choice_logprobs(self, prompts: Sequence[Sequence[int]], choices: Sequence[int]) -> list[list[float]]:
+        """log p(choice | prompt) of each single-token choice, for each prompt: shape (prompts, choices)."""
+        ...
+
+    async def load_weights(self, folder: Path, version: str) -> None:
+        """Serve the Hugging Face folder from now on, under the name `version`."""
+        ...
+
+    async def health(self) -> str:
+        """The version of the weights being served. Raises EngineError when nothing is."""
+        ...
+
+    async def close(self) -> None:
+        """Give back what the engine holds."""
+        ...

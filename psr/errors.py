@@ -1,0 +1,17 @@
+"""The errors that are the user's to mend: `psr` prints their message alone, without a traceback, and exits with 1."""
+
+from psr.data.jsonl import DataError
+from psr.encoding import StepBoundaryError
+from psr.engines.base import EngineError
+from psr.modules.policy import PolicyError
+
+
+class UsageError(ValueError):
+    """A setting that cannot work; the message names the setting, its value and the fix."""
+
+
+class NoPairsError(RuntimeError):
+    """An iteration has nothing to train on."""
+
+
+USER_ERRORS = (DataError, StepBoundaryError, EngineError, PolicyError, UsageError, NoPairsError)

@@ -1,0 +1,1 @@
+"""Grading answers, running benchmarks and measuring judges."""

@@ -1,0 +1,69 @@
+"""How well a policy solves: greedy answers and self-judged search on problems with reference answers.
+
+Knows engines and grading. Answers are read here, after the solutions are there, and go nowhere else.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from psr.encoding import Encoder
+from psr.engines.base import Engine, Sampling
+from psr.evaluation.grading import grade_many
+from psr.records import GoldProblem, Trajectory
+from psr.search.judges import Judge
+from psr.search.run import for_each
+from psr.search.step_search import SearchSettings, step_search
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A graded solution. `steps` is the number of steps, `tokens` its length, EOS included."""
+
+    problem: GoldProblem
+    text: str
+    correct: bool
+    finished: bool
+    steps: int
+    tokens: int
+
+
+async def solve_greedy(
+    engine: Engine, encoder: Encoder, problems: Sequence[GoldProblem], max_tokens: int, title: str = "greedy"
+) -> list[Solved]:
+    """Greedy solutions, graded, in the order of the problems."""
+    sampling = Sampling(max_new_tokens=max_tokens)
+
+    async def one(problem: GoldProblem) -> tuple[str, bool, int]:
+        [[completion]] = await engine.generate([encoder.reason(problem.problem)], sampling)
+        return completion.text, completion.finish_reason == "eos", len(completion.token_ids)
+
+    written = await for_each(problems, one, title)
+    correct = grade_many([(text, problem.answer) for (text, _, _), problem in zip(written, problems, strict=True)])
+    return [
+        Solved(problem, text, right, finished, count_steps(text, encoder), tokens)
+        for problem, (text, finished, tokens), right in zip(problems, written, correct, strict=True)
+    ]
+
+
+async def solve_by_search(
+    engine: Engine,
+    encoder: Encoder,
+    problems: Sequence[GoldProblem],
+    judge: Judge,
+    settings: SearchSettings,
+    title: str = "search",
+) -> tuple[list[bool], list[Trajectory]]:
+    """Self-judged step search, the best candidate kept at every step (test-time scaling): graded, with the traces."""
+    settings = replace(settings, ties="advance")
+    trajectories = await for_each(
+        [problem.without_answer() for problem in problems],
+        lambda problem: step_search(problem, engine, judge, encoder, settings),
+        title,
+    )
+    pairs = [(t.solution if t.finished else "", p.answer) for t, p in zip(trajectories, problems, strict=True)]
+    return grade_many(pairs), trajectories
+
+
+def count_steps(text: str, encoder: Encoder) -> int:
+    """The number of steps in a whole solution, by the step format."""
+    return text.strip().count(encoder.prompts.step_stop) + 1

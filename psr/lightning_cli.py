@@ -1,0 +1,42 @@
+"""LightningCLI with what every stage of psr shares: links between model and data, and the config in the logs."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+
+
+class LogConfig(SaveConfigCallback):
+    """Writes the stage's whole config beside its logs and sends it to every logger. Rank 0 only, no collectives."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{stage}.yaml").write_text(self.parser.dump(self.config, skip_none=False))
+        for logger in trainer.loggers:
+            logger.log_hyperparams({"config": self.config.as_dict()})
+
+
+class PSRLightningCLI(LightningCLI):
+    """Model and data in subclass mode; the model's folder and the seed are given once."""
+
+    def __init__(self, args: Any = None, **options: Any) -> None:
+        torch.set_flush_denormal(True)  # denormals slow small models down several times as their loss falls
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=LogConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=0,
+            args=args,
+            **options,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.link_arguments("model.init_args.model", "data.init_args.model")
+        parser.link_arguments("seed_everything", "data.init_args.seed")

@@ -1,0 +1,138 @@
+"""`psr run`: the stages of a recipe one after the other, each once; started again it does only what is missing.
+
+Knows recipe files, overlays and which stages are done. Every stage is a `psr` command line; all paths in a stage's
+config are relative to the run directory.
+"""
+
+import contextlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from rich.console import Console
+
+from psr.data.jsonl import write_json
+from psr.errors import UsageError
+from psr.results import read_results, results_table, start_results
+from psr.run_folder import RunFolder, add_seconds
+
+JudgeKind = Literal["self", "random", "verifier"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a recipe.
+
+    Args:
+        name: its name, which overlays use too.
+        command: arguments of `psr`; {recipe}, {seed}, {judge} and the recipe's variables are filled in.
+        seconds_of: part of M1's time ("search", "train") that the stage counts as.
+    """
+
+    name: str
+    command: list[str]
+    seconds_of: str | None = None
+
+
+def run(
+    recipe: Path,
+    run_dir: Path,
+    seed: int = 0,
+    judge: JudgeKind = "self",
+    overlay: str | None = None,
+    set: dict[str, str] | None = None,
+) -> None:
+    """Run all stages of a recipe that are not done yet, then print the table of M1, M2, ...
+
+    Args:
+        recipe: folder with recipe.yaml and the configs of its stages.
+        run_dir: folder that everything is written to.
+        seed: seed of data, weights, sampling and training.
+        judge: "self"; "random" and "verifier" are debug judges, the floor and the ceiling.
+        overlay: name of a YAML file in the recipe's folder, with settings on top of the stages' configs.
+        set: values for the recipe's variables, for instance {"data": "/path"}.
+    """
+    from psr.cli import main
+
+    recipe, run_dir = recipe.resolve(), run_dir.resolve()
+    spec = read_recipe(recipe)
+    values = {**spec.get("variables", {}), **(set or {}), "recipe": str(recipe), "seed": str(seed), "judge": judge}
+    stages = [Stage(**stage) for stage in spec["stages"]]
+    on_top = read_overlay(recipe, overlay, [stage.name for stage in stages])
+    console, folder = Console(), RunFolder(run_dir)
+    check_same_run(folder, {"recipe": spec["name"], "seed": seed, "judge": judge, "overlay": overlay})
+    start_results(folder.results, spec["name"], seed, judge)
+    done = read_json(run_dir / "stages.json")
+    with contextlib.chdir(run_dir):
+        for number, stage in enumerate(stages, start=1):
+            if stage.name in done:
+                console.print(f"[dim]{number}/{len(stages)} {stage.name}: done before[/dim]")
+                continue
+            console.rule(f"{number}/{len(stages)} {stage.name}")
+            started = time.monotonic()
+            main(stage_arguments(stage, values, on_top.get(stage.name), run_dir))
+            seconds = time.monotonic() - started
+            if stage.seconds_of:
+                add_seconds(folder.iteration(1), stage.seconds_of, seconds)
+            done[stage.name] = seconds
+            write_json(run_dir / "stages.json", done)
+    console.print(results_table(read_results(folder.results)))
+    console.print(f"written to {folder.results}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`, empty where there is no file."""
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def read_recipe(recipe: Path) -> dict[str, Any]:
+    path = recipe / "recipe.yaml"
+    if not path.is_file():
+        raise UsageError(f"no recipe in {recipe}: expected {path}")
+    spec = yaml.safe_load(path.read_text())
+    if not isinstance(spec, dict) or not {"name", "stages"} <= set(spec):
+        raise UsageError(f"{path}: a recipe has a `name` and a list of `stages`")
+    return spec
+
+
+def read_overlay(recipe: Path, overlay: str | None, stages: list[str]) -> dict[str, Any]:
+    """The settings that an overlay lays on top, by stage."""
+    if overlay is None:
+        return {}
+    path = recipe / f"{overlay}.yaml"
+    if not path.is_file():
+        raise UsageError(f"overlay is {overlay!r}, and there is no {path}")
+    on_top = yaml.safe_load(path.read_text())
+    unknown = set(on_top) - set(stages)
+    if unknown:
+        raise UsageError(f"{path} names the stages {', '.join(sorted(unknown))}; the recipe has {', '.join(stages)}")
+    return on_top
+
+
+def check_same_run(folder: RunFolder, settings: dict[str, Any]) -> None:
+    """A run directory belongs to one recipe, seed, judge and overlay. Raises UsageError where they differ."""
+    path = folder.root / "run.json"
+    before = read_json(path)
+    differing = [f"{name} {before[name]!r}" for name, value in settings.items() if before and before.get(name) != value]
+    if differing:
+        raise UsageError(f"run_dir {folder.root} holds a run with {', '.join(differing)}: choose another run_dir")
+    write_json(path, settings)
+
+
+def stage_arguments(stage: Stage, values: dict[str, str], on_top: dict[str, Any] | None, run_dir: Path) -> list[str]:
+    """The stage's command line, with placeholders filled in and the overlay stacked as a last config file."""
+    try:
+        arguments = [argument.format(**values) for argument in stage.command]
+    except KeyError as error:
+        raise UsageError(f"stage {stage.name}: {{{error.args[0]}}} is no variable of the recipe; set it") from None
+    if on_top is None:
+        return arguments
+    path = run_dir / "overlays" / f"{stage.name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(on_top))
+    last_config = max(i for i, argument in enumerate(arguments) if argument == "--config") + 2
+    return [*arguments[:last_config], "--config", str(path), *arguments[last_config:]]

@@ -1,0 +1,39 @@
+"""Where a run keeps its things: the one place that knows the names of files and folders below a run directory."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from psr.data.jsonl import write_json
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run directory: `models/M1`.., `iterations/02/traces.jsonl`.. (what made M2), `results.json`."""
+
+    root: Path
+
+    def model(self, number: int) -> Path:
+        return self.root / "models" / f"M{number}"
+
+    def iteration(self, number: int) -> Path:
+        """The folder of what makes, and then measures, M`number`."""
+        return self.root / "iterations" / f"{number:02d}"
+
+    def traces(self, number: int) -> Path:
+        return self.iteration(number) / "traces.jsonl"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results.json"
+
+
+def add_seconds(folder: Path, part: str, seconds: float) -> None:
+    """Add to the time that `part` ("search", "train", "evaluate") of an iteration took, over all processes."""
+    spent = read_seconds(folder)
+    write_json(folder / "seconds.json", {**spent, part: spent.get(part, 0.0) + seconds})
+
+
+def read_seconds(folder: Path) -> dict[str, float]:
+    path = folder / "seconds.json"
+    return json.loads(path.read_text()) if path.is_file() else {}

@@ -1,0 +1,109 @@
+"""Step search (equations 1-5): candidates, verdicts, the best extends the solution, ties roll back.
+
+One plain coroutine per problem; the engine batches across problems. Deterministic given the seed and the engine's
+replies. Does not know which engine answers, who judges, or any answer.
+"""
+
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from psr.encoding import Encoder
+from psr.engines.base import Engine, EngineError, PromptTooLong, Sampling
+from psr.records import Candidate, Judgement, Problem, StepNode, Trajectory
+from psr.search.judges import Judge, scores
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How a problem is searched; the defaults are the paper's.
+
+    Args:
+        width: candidates per step (w).
+        temperature: sampling temperature of candidates.
+        top_p: nucleus of candidates.
+        max_iterations: expansions per problem, roll-backs included.
+        max_step_tokens: a candidate that does not end its step within so many tokens is discarded.
+        ties: what follows when no candidate beats another: "rollback" (the paper's, for making pairs) discards the
+            previous step, "advance" goes on with the first candidate (for solving).
+        seed: seed of the whole search; every problem and iteration derives its own.
+    """
+
+    width: int = 6
+    temperature: float = 0.5
+    top_p: float = 0.95
+    max_iterations: int = 20
+    max_step_tokens: int = 256
+    ties: Literal["rollback", "advance"] = "rollback"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("width", "max_iterations", "max_step_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"search.{name} is {getattr(self, name)}: it must be at least 1")
+
+
+async def step_search(
+    problem: Problem, engine: Engine, judge: Judge, encoder: Encoder, settings: SearchSettings
+) -> Trajectory:
+    """Search one problem.
+
+    Raises:
+        PromptTooLong: the problem itself leaves no room; a solution that grows too long merely ends unfinished.
+        EngineError: completions came from different weights.
+    """
+    started = time.monotonic()
+    prompt, nodes, versions = encoder.reason(problem.problem), [], set()
+    solution: list[int] = []  # indices into nodes of the kept ones
+    for iteration in range(settings.max_iterations):
+        steps = [nodes[i].candidates[nodes[i].chosen] for i in solution]
+        prefix = prompt + tuple(token for step in steps for token in step.token_ids)
+        try:
+            [completions] = await engine.generate([prefix], _sampling(problem, iteration, encoder, settings))
+            versions.update(c.weights_version for c in completions)
+            cut = (encoder.step(c.token_ids, c.logprob, c.finish_reason) for c in completions)
+            candidates = tuple(candidate for candidate in cut if candidate is not None)
+            judgements = await judge(problem, [step.text for step in steps], candidates)
+        except PromptTooLong:
+            if not steps:
+                raise
+            break
+        node = expand(len(solution), candidates, judgements, settings)
+        nodes.append(node)
+        if node.event == "kept":
+            solution.append(len(nodes) - 1)
+            if node.candidates[node.chosen].final:
+                break
+        elif solution:
+            dropped = solution.pop()
+            nodes[dropped] = replace(nodes[dropped], event="rolled_back")
+    if len(versions) > 1:
+        raise EngineError(f"problem {problem.id} was answered by different weights: {', '.join(sorted(versions))}")
+    last = nodes[solution[-1]] if solution else None
+    finished = last is not None and last.candidates[last.chosen].final
+    return Trajectory(problem, prompt, tuple(nodes), finished, "".join(versions), time.monotonic() - started)
+
+
+def expand(
+    depth: int, candidates: tuple[Candidate, ...], judgements: Sequence[Judgement], settings: SearchSettings
+) -> StepNode:
+    """Score the candidates; the first with the most wins is chosen, the first with the fewest is rejected."""
+    wins = scores(candidates, judgements)
+    tied = not wins or max(wins) == min(wins)
+    kept = bool(wins) and not (tied and settings.ties == "rollback")
+    chosen = wins.index(max(wins)) if wins else 0
+    rejected = wins.index(min(wins)) if wins else 0
+    return StepNode(depth, candidates, tuple(judgements), wins, chosen, rejected, "kept" if kept else "tied")
+
+
+def _sampling(problem: Problem, iteration: int, encoder: Encoder, settings: SearchSettings) -> Sampling:
+    return Sampling(
+        max_new_tokens=settings.max_step_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        n=settings.width,
+        seed=zlib.crc32(f"{settings.seed}/{problem.id}/{iteration}".encode()),
+        stop=(encoder.prompts.step_stop,),
+    )
