@@ -5,22 +5,21 @@ Reads reference answers; hands nothing of them to the loop.
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
 from callbacks.self_rewarding_loop import loop_data
-from psr.data.jsonl import read_jsonl, write_json
+from psr.data.jsonl import read_json, read_jsonl
 from psr.data.problems import read_gold_problems
 from psr.data.self_rewarding import SelfRewardingDataModule
 from psr.evaluation.judging import evaluate_judge
 from psr.evaluation.solving import solve_by_search, solve_greedy
 from psr.evaluation.statistics import standard_error
 from psr.results import has_model, put_model
-from psr.run_folder import add_seconds, read_seconds
+from psr.run_folder import SECONDS, add_seconds
 from psr.search.judges import build_judge
-from psr.search.statistics import mean, search_summary
+from psr.search.statistics import mean
 
 
 class EvaluateIterations(Callback):
@@ -61,9 +60,9 @@ class EvaluateIterations(Callback):
         figures = asyncio.run(self._measure(data, number))
         folder = data.run.iteration(number)
         add_seconds(folder, "evaluate", time.monotonic() - started)
-        searched = read_search(folder)
+        searched = read_json(folder / "search.json")
         entry = {"name": f"M{number}", **figures, "pairs": searched.get("pairs", 0), "search": searched}
-        put_model(data.run.results, {**entry, "seconds": {"search": 0.0, "train": 0.0, **read_seconds(folder)}})
+        put_model(data.run.results, {**entry, "seconds": {"search": 0.0, "train": 0.0, **read_json(folder / SECONDS)}})
         metrics = {f"eval/{name}": value for name, value in figures.items() if value is not None}
         metrics |= {f"search/{name}": value for name, value in searched.items() if value is not None}
         for logger in trainer.loggers:

@@ -31,10 +31,10 @@ class SelfRewardingLoop(Callback):
         if stage != "fit":
             return
         data = loop_data(trainer)
-        if trainer.reload_dataloaders_every_n_epochs != 1:
+        every = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
+        if every != 1:
             raise UsageError(
-                "trainer.reload_dataloaders_every_n_epochs is "
-                f"{trainer.reload_dataloaders_every_n_epochs}: set it to 1, every iteration has data of its own"
+                f"trainer.reload_dataloaders_every_n_epochs is {every}: set it to 1, for new data at every iteration"
             )
         if trainer.max_epochs != len(data.problems_per_iteration):
             raise UsageError(

@@ -8,7 +8,6 @@ Every command is a function with typed arguments; jsonargparse makes the command
 """
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from jsonargparse import CLI
@@ -32,21 +31,27 @@ def commands() -> dict[str, Any]:
 
     return {
         "run": run,
-        "data": {"arithmetic": data.arithmetic, "eft": data.eft, "prm800k": data.prm800k},
+        "data": {"arithmetic": data.arithmetic, "eft": data.eft, "split": data.split},
         "model": {"init": model.init, "fetch": model.fetch},
     }
+
+
+def underscored(argument: str) -> str:
+    """`--run-dir` may be written for `--run_dir`: option names take dashes, values stay as they are."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument[2:].partition("=")
+    return "--" + name.replace("-", "_") + equals + value
 
 
 def main(args: list[str] | None = None) -> None:
     """The entry point of `psr`; tests call `main([...])`. Exits with 1 and one clear message on bad input."""
     args = sys.argv[1:] if args is None else args
-    action: Callable[[], Any]
-    if args and args[0] in LIGHTNING_COMMANDS:
-        action = lambda: lightning_cli(args)
-    else:
-        action = lambda: CLI(commands(), args=args)
     try:
-        action()
+        if args and args[0] in LIGHTNING_COMMANDS:
+            lightning_cli(args)
+        else:
+            CLI(commands(), args=[underscored(arg) for arg in args])
     except USER_ERRORS as error:
         sys.exit(f"psr: {error}")
 

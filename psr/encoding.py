@@ -77,6 +77,4 @@ class Encoder:
         return Candidate(tuple(ids), self.text(ids), logprob, final=finish_reason == "eos")
 
     def text(self, token_ids: Sequence[int]) -> str:
-        return str(
-            self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        )
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -3,6 +3,7 @@
 from psr.data.jsonl import DataError
 from psr.encoding import StepBoundaryError
 from psr.engines.base import EngineError
+from psr.model_fetch import ModelFetchError
 from psr.modules.policy import PolicyError
 
 
@@ -14,4 +15,4 @@ class NoPairsError(RuntimeError):
     """An iteration has nothing to train on."""
 
 
-USER_ERRORS = (DataError, StepBoundaryError, EngineError, PolicyError, UsageError, NoPairsError)
+USER_ERRORS = (DataError, ModelFetchError, StepBoundaryError, EngineError, PolicyError, UsageError, NoPairsError)

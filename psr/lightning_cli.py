@@ -1,12 +1,12 @@
 """LightningCLI with what every stage of psr shares: links between model and data, and the config in the logs."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-
 
 
 class LogConfig(SaveConfigCallback):
@@ -24,6 +24,8 @@ class PSRLightningCLI(LightningCLI):
     """Model and data in subclass mode; the model's folder and the seed are given once."""
 
     def __init__(self, args: Any = None, **options: Any) -> None:
+        # `psr run` calls stage after stage in one process, each with arguments of its own.
+        warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
         torch.set_flush_denormal(True)  # denormals slow small models down several times as their loss falls
         super().__init__(
             LightningModule,

@@ -7,13 +7,11 @@ from torch import Tensor, nn
 
 def token_logprobs(logits: Tensor, input_ids: Tensor) -> Tensor:
     """log p(token t | tokens before t), in float32: (rows, length - 1) for logits (rows, length, vocabulary)."""
-    return -F.cross_entropy(
-        logits[:, :-1].float().transpose(1, 2), input_ids[:, 1:], reduction="none"
-    )
+    return -F.cross_entropy(logits[:, :-1].float().transpose(1, 2), input_ids[:, 1:], reduction="none")
 
 
 def completion_logprobs(logits: Tensor, input_ids: Tensor, completion_mask: Tensor) -> Tensor:
-    """Sum over the completion's tokens of log p(token | before): (rows,). The mask (rows, length) marks those tokens."""
+    """Sum over the completion's tokens of log p(token | before): (rows,). The mask is (rows, length)."""
     return (token_logprobs(logits, input_ids) * completion_mask[:, 1:]).sum(-1)
 
 

@@ -97,6 +97,6 @@ class Prompts:
 
 
 def fill(template: str, **values: str) -> str:
-    """Fill {name} placeholders in one pass; other braces, as in \\boxed{}, and braces in the values stay as they are."""
+    """Fill {name} placeholders in one pass; all other braces, in the template and in the values, stay."""
     pattern = "|".join(re.escape("{" + name + "}") for name in values)
     return re.sub(pattern, lambda match: values[match.group()[1:-1]], template)

@@ -34,7 +34,7 @@ class GoldProblem:
 
 @dataclass(frozen=True)
 class Judgement:
-    """One verdict: candidate `first` was shown as A, `second` as B; `winner` is the index that won, None if unparsable."""
+    """One verdict: `first` was shown as A, `second` as B; `winner` is the index that won, None if unparsable."""
 
     first: int
     second: int
@@ -54,7 +54,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class StepNode:
-    """One iteration of the search: all candidates at a prefix of `depth` steps, their verdicts and scores (equation 2)."""
+    """One expansion: all candidates at a prefix of `depth` steps, their verdicts and scores (equation 2)."""
 
     depth: int
     candidates: tuple[Candidate, ...]
@@ -103,7 +103,7 @@ class StepPair:
 
 
 def step_pairs(trajectory: Trajectory, min_margin: int = 1) -> list[StepPair]:
-    """The step pairs that the trajectory holds: one per kept node whose best and worst scores differ by `min_margin`."""
+    """One step pair per kept node whose best and worst scores differ by `min_margin`."""
     pairs = []
     prompt = trajectory.prompt_ids
     for node in trajectory.kept:

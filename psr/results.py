@@ -1,12 +1,11 @@
 """`results.json` of a run: one entry per model M1, M2, ..., and the table that is printed from it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from psr.data.jsonl import write_json
+from psr.data.jsonl import read_json, write_json
 
 COLUMNS = {
     "accuracy": "greedy",
@@ -25,7 +24,7 @@ def start_results(path: Path, recipe: str, seed: int, judge: str) -> None:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {"models": []}
+    return {"models": [], **read_json(path)}
 
 
 def put_model(path: Path, entry: dict[str, Any]) -> None:

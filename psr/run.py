@@ -5,8 +5,7 @@ config are relative to the run directory.
 """
 
 import contextlib
-import json
-import os
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Literal
 import yaml
 from rich.console import Console
 
-from psr.data.jsonl import write_json
+from psr.data.jsonl import read_json, write_json
 from psr.errors import UsageError
 from psr.results import read_results, results_table, start_results
 from psr.run_folder import RunFolder, add_seconds
@@ -29,18 +28,18 @@ class Stage:
 
     Args:
         name: its name, which overlays use too.
-        command: arguments of `psr`; {recipe}, {seed}, {judge} and the recipe's variables are filled in.
+        command: a `psr` command line; {recipe}, {seed}, {judge} and the recipe's variables are filled in.
         seconds_of: part of M1's time ("search", "train") that the stage counts as.
     """
 
     name: str
-    command: list[str]
+    command: str
     seconds_of: str | None = None
 
 
 def run(
     recipe: Path,
-    run_dir: Path,
+    run_dir: Path | None = None,
     seed: int = 0,
     judge: JudgeKind = "self",
     overlay: str | None = None,
@@ -50,7 +49,7 @@ def run(
 
     Args:
         recipe: folder with recipe.yaml and the configs of its stages.
-        run_dir: folder that everything is written to.
+        run_dir: folder that everything is written to; runs/<name of the recipe's folder> if not given.
         seed: seed of data, weights, sampling and training.
         judge: "self"; "random" and "verifier" are debug judges, the floor and the ceiling.
         overlay: name of a YAML file in the recipe's folder, with settings on top of the stages' configs.
@@ -58,7 +57,8 @@ def run(
     """
     from psr.cli import main
 
-    recipe, run_dir = recipe.resolve(), run_dir.resolve()
+    recipe = recipe.resolve()
+    run_dir = (run_dir or Path("runs") / recipe.name).resolve()
     spec = read_recipe(recipe)
     values = {**spec.get("variables", {}), **(set or {}), "recipe": str(recipe), "seed": str(seed), "judge": judge}
     stages = [Stage(**stage) for stage in spec["stages"]]
@@ -82,11 +82,6 @@ def run(
             write_json(run_dir / "stages.json", done)
     console.print(results_table(read_results(folder.results)))
     console.print(f"written to {folder.results}")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`, empty where there is no file."""
-    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def read_recipe(recipe: Path) -> dict[str, Any]:
@@ -126,7 +121,7 @@ def check_same_run(folder: RunFolder, settings: dict[str, Any]) -> None:
 def stage_arguments(stage: Stage, values: dict[str, str], on_top: dict[str, Any] | None, run_dir: Path) -> list[str]:
     """The stage's command line, with placeholders filled in and the overlay stacked as a last config file."""
     try:
-        arguments = [argument.format(**values) for argument in stage.command]
+        arguments = [argument.format(**values) for argument in shlex.split(stage.command)]
     except KeyError as error:
         raise UsageError(f"stage {stage.name}: {{{error.args[0]}}} is no variable of the recipe; set it") from None
     if on_top is None:

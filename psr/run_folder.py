@@ -1,10 +1,11 @@
 """Where a run keeps its things: the one place that knows the names of files and folders below a run directory."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from psr.data.jsonl import write_json
+from psr.data.jsonl import read_json, write_json
+
+SECONDS = "seconds.json"
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,6 @@ class RunFolder:
 
 def add_seconds(folder: Path, part: str, seconds: float) -> None:
     """Add to the time that `part` ("search", "train", "evaluate") of an iteration took, over all processes."""
-    spent = read_seconds(folder)
-    write_json(folder / "seconds.json", {**spent, part: spent.get(part, 0.0) + seconds})
-
-
-def read_seconds(folder: Path) -> dict[str, float]:
-    path = folder / "seconds.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    path = folder / SECONDS
+    spent = read_json(path)
+    write_json(path, {**spent, part: spent.get(part, 0.0) + seconds})

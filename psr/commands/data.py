@@ -11,9 +11,9 @@ from psr.data.jsonl import read_jsonl, write_jsonl
 from psr.data.problems import read_problems
 from psr.encoding import Encoder
 from psr.engines.base import Engine
+from psr.errors import NoPairsError, UsageError
 from psr.modules.policy import check_folder, load_tokenizer
 from psr.prompts import Prompts
-from psr.records import Problem
 from psr.search.judges import JudgeSettings, VerifierJudge
 from psr.search.run import for_each
 from psr.search.step_search import SearchSettings, step_search
@@ -28,6 +28,7 @@ def arithmetic(
     test: int = 500,
     shortest: int = 3,
     longest: int = 5,
+    largest_operand: int = 19,
     worked_share: float = 0.35,
     seed: int = 0,
 ) -> None:
@@ -42,10 +43,11 @@ def arithmetic(
         test: held-out problems with answers.
         shortest: fewest operations of a chain.
         longest: most operations of a chain.
+        largest_operand: operands are drawn from 2 to this.
         worked_share: share of steps that are written with their working instead of the result alone.
         seed: seed of everything.
     """
-    stream, rng = family.chains(seed, shortest, longest), random.Random(seed)
+    stream, rng = family.chains(seed, shortest, longest, largest_operand), random.Random(seed)
     sizes = {"test": test, "validation": validation, "problems": loop, "eft_problems": eft, "ift": ift}
     for name, size in sizes.items():
         rows = [_chain_row(f"{name}/{i}", next(stream), name, rng, worked_share) for i in range(size)]
@@ -53,13 +55,63 @@ def arithmetic(
     print(f"{out}: " + ", ".join(f"{size} {name}" for name, size in sizes.items()))
 
 
-def _chain_row(
-    name: str, chain: family.Chain, kind: str, rng: random.Random, worked_share: float
-) -> dict[str, Any]:
+def _chain_row(name: str, chain: family.Chain, kind: str, rng: random.Random, worked_share: float) -> dict[str, Any]:
     row = {"id": name, "problem": chain.text}
     if kind == "problems":
         return row
     return {**row, "answer": str(chain.answer), "solution": "\n".join(family.solution(chain, rng, worked_share))}
+
+
+def split(
+    solutions: Path,
+    pairs: Path,
+    test: Path,
+    out: Path,
+    ift: int,
+    loop: int,
+    eft: int,
+    eft_heldout: int,
+    seed: int = 0,
+) -> None:
+    """Split JSONL files of worked problems and judged step pairs into the files that a recipe's stages read.
+
+    Args:
+        solutions: training problems with `id`, `problem`, `solution`, `answer`.
+        pairs: step pairs with `problem`, `previous_steps`, `chosen`, `rejected`.
+        test: held-out problems with `id`, `problem`, `answer`.
+        out: folder to write.
+        ift: so many of the solutions become ift.jsonl.
+        loop: so many others become problems.jsonl, without solution and answer.
+        eft: about so many pairs become eft.jsonl.
+        eft_heldout: so many pairs, on problems that eft.jsonl does not have, become eft_heldout.jsonl.
+        seed: seed of the split.
+    """
+    rng = random.Random(seed)
+    worked = read_jsonl(solutions, ["id", "problem", "solution", "answer"])
+    if ift + loop > len(worked):
+        raise UsageError(f"ift + loop is {ift + loop}, and {solutions} has {len(worked)} problems: ask for fewer")
+    rng.shuffle(worked)
+    write_jsonl(out / "ift.jsonl", worked[:ift])
+    unlabelled = [{"id": row["id"], "problem": row["problem"]} for row in worked[ift : ift + loop]]
+    write_jsonl(out / "problems.jsonl", unlabelled)
+    judged = read_jsonl(pairs, ["problem", "previous_steps", "chosen", "rejected"], ["explanations"])
+    by_problem: dict[str, list[dict[str, Any]]] = {}
+    for row in judged:
+        by_problem.setdefault(row["problem"], []).append(row)
+    groups = list(by_problem.values())
+    rng.shuffle(groups)
+    heldout: list[dict[str, Any]] = []
+    while groups and len(heldout) < eft_heldout:
+        heldout += groups.pop()
+    training = [row for group in groups for row in group]
+    if eft > len(training):
+        raise UsageError(
+            f"eft + eft_heldout is {eft + eft_heldout}, and {pairs} has {len(judged)} pairs: ask for fewer"
+        )
+    write_jsonl(out / "eft_heldout.jsonl", heldout[:eft_heldout])
+    write_jsonl(out / "eft.jsonl", rng.sample(training, eft))
+    write_jsonl(out / "test.jsonl", read_jsonl(test, ["id", "problem", "answer"]))
+    print(f"{out}: {ift} solutions, {loop} problems without answers, {eft} + {eft_heldout} step pairs")
 
 
 def eft(
@@ -73,7 +125,7 @@ def eft(
     limit: int | None = None,
     seed: int = 0,
 ) -> None:
-    """Make judge data of arithmetic steps: the policy's own right and wrong candidates, told apart by the exact verifier.
+    """Make judge data of arithmetic: the policy's own right and wrong steps, told apart by the exact verifier.
 
     Args:
         model: Hugging Face folder of the policy that samples.
@@ -103,5 +155,10 @@ def eft(
         for trajectory in trajectories
         for row in verified_pairs(trajectory, family.is_right, family.explain, rng, pairs_per_step)
     ]
+    if not rows:
+        raise NoPairsError(
+            f"{model} left no pair of a right and a wrong step on {len(trajectories)} problems of {problems}: "
+            "train it longer, or raise search.temperature"
+        )
     write_jsonl(out, rng.sample(rows, min(limit or len(rows), len(rows))))
     print(f"{out}: {len(rows)} pairs of a right and a wrong step, from {len(trajectories)} problems")

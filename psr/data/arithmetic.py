@@ -1,8 +1,8 @@
 """Procedural problems: chains of additions and subtractions with worked solutions, and an exact verifier of steps.
 
-A problem such as "37+58-41" is solved left to right, one operation a step. People write such a step in two ways, and so
-do the solutions here: *terse*, the result alone ("37+58=95"), or *worked*, tens and units apart with the carry
-("37+58:7+8=15,3+5+1=9=95"). Both are right; the worked way is easier to get right and takes three times the tokens.
+A problem such as "37+18-9" is solved left to right, one operation a step. People write such a step in two ways, and so
+do the solutions here: *terse*, the result alone ("37+18=55"), or *worked*, tens and units apart with the carry
+("37+18:7+8=15,3+1+1=5=55"). Both are right; the worked way is easier to get right and takes three times the tokens.
 
 Knows texts only: no tokenizer, model, prompt or search.
 """
@@ -12,14 +12,15 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-LARGEST = 199
+LARGEST = 99
+"""Partial results lie in 0..99."""
 OPERATION = re.compile(r"([+-])(\d+)")
 STEP = re.compile(r"(\d+)([+-])(\d+)(?::[^=]*=\d+,[^=]*=\d+)?=(-?\d+)(?: \\boxed\{(-?\d+)\})?")
 
 
 @dataclass(frozen=True)
 class Chain:
-    """`start` followed by operations ("+", 58), ("-", 41) ...; every partial result lies in 0..199."""
+    """`start` followed by operations ("+", 18), ("-", 9) ...; every partial result lies in 0..99."""
 
     start: int
     operations: tuple[tuple[str, int], ...]
@@ -55,26 +56,24 @@ def parse(problem: str) -> Chain:
     return Chain(int(start.group()), tuple((sign, int(operand)) for sign, operand in operations))
 
 
-def sample_chain(rng: random.Random, shortest: int, longest: int) -> Chain:
-    """A random chain with `shortest`..`longest` operations on operands 2..99 whose values stay within 0..199."""
-    start = value = rng.randint(2, 99)
-    operations = []
-    for _ in range(rng.randint(shortest, longest)):
-        allowed = [(s, o) for s in "+-" for o in (rng.randint(2, 99),) if 0 <= apply(value, s, o) <= LARGEST]
-        while not allowed:
-            operand = rng.randint(2, 99)
-            allowed = [(s, operand) for s in "+-" if 0 <= apply(value, s, operand) <= LARGEST]
-        sign, operand = rng.choice(allowed)
-        operations.append((sign, operand))
-        value = apply(value, sign, operand)
+def sample_chain(rng: random.Random, shortest: int, longest: int, largest_operand: int) -> Chain:
+    """A random chain of `shortest`..`longest` operations on operands 2..`largest_operand`."""
+    start = value = rng.randint(2, LARGEST)
+    operations: list[tuple[str, int]] = []
+    length = rng.randint(shortest, longest)
+    while len(operations) < length:
+        sign, operand = rng.choice("+-"), rng.randint(2, largest_operand)
+        if 0 <= apply(value, sign, operand) <= LARGEST:
+            operations.append((sign, operand))
+            value = apply(value, sign, operand)
     return Chain(start, tuple(operations))
 
 
-def chains(seed: int, shortest: int, longest: int) -> Iterator[Chain]:
+def chains(seed: int, shortest: int, longest: int, largest_operand: int) -> Iterator[Chain]:
     """An endless stream of chains without a repetition."""
     rng, seen = random.Random(seed), set()
     while True:
-        chain = sample_chain(rng, shortest, longest)
+        chain = sample_chain(rng, shortest, longest, largest_operand)
         if chain not in seen:
             seen.add(chain)
             yield chain

@@ -19,7 +19,8 @@ def verified_pairs(
     trajectory: Trajectory, verifier: Verifier, explain: Explainer | None, rng: random.Random, per_step: int = 1
 ) -> list[dict[str, Any]]:
     """EFT rows of one trajectory: at every kept step up to `per_step` pairs of a right and a wrong candidate."""
-    rows, steps = [], []
+    rows: list[dict[str, Any]] = []
+    steps: list[str] = []
     problem = trajectory.problem.problem
     for node in trajectory.kept:
         texts = list(dict.fromkeys(candidate.text.strip() for candidate in node.candidates))

@@ -40,9 +40,7 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, row
 
 
-def _pick(
-    path: Path, number: int, row: Mapping[str, Any], required: list[str], optional: list[str]
-) -> dict[str, Any]:
+def _pick(path: Path, number: int, row: Mapping[str, Any], required: list[str], optional: list[str]) -> dict[str, Any]:
     for name in required:
         if name not in row:
             raise DataError(f"{path}, line {number}: field {name!r} is missing; the row has {', '.join(row) or 'none'}")
@@ -68,3 +66,9 @@ def write_json(path: str | Path, value: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The JSON object in `path`, empty where there is no file."""
+    path = Path(path)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,6 +1,6 @@
 """The DataModule that searches: `train_dataloader()` of iteration n serves the step pairs of M(n)'s own search.
 
-It owns problems, engine, search settings and traces. It does not know the loss, and no answer: problems are read without.
+It owns problems, engine, search settings and traces. It knows no loss and no answer: problems are read without.
 """
 
 import asyncio
@@ -102,14 +102,14 @@ class SelfRewardingDataModule(LightningDataModule):
         """The pairs that make M(n + 1), n = epoch + 1: searched now by M(n) where the traces lack problems."""
         assert self.trainer is not None
         # After a resume Lightning asks first with a stale `current_epoch`; `processed` is right then, too.
-        epoch = self.trainer.fit_loop.epoch_progress.current.processed
+        epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         number = min(epoch + 2, len(self.problems_per_iteration) + 1)
         pairs = asyncio.run(self.pairs(number))
         batches = pair_batches(pairs, self.batch_size, random.Random(f"{self.seed}/{number}"))
         return DataLoader(batches, batch_size=None, collate_fn=collate_pairs)  # type: ignore[arg-type]
 
     async def pairs(self, number: int) -> list[StepPair]:
-        """Complete the traces of the iteration that makes M`number`, and derive its pairs. Raises NoPairsError."""
+        """Complete the traces of the iteration that makes M`number`; its pairs. Raises NoPairsError."""
         version = f"M{number - 1}"
         journal = TraceJournal(self.run.traces(number), version)
         problems = self.problems_of(number)
@@ -132,7 +132,7 @@ class SelfRewardingDataModule(LightningDataModule):
         if not pairs:
             raise NoPairsError(
                 f"the search by {version} left no step pair: {len(trajectories)} problems, min_margin "
-                f"{self.min_margin} (see {self.run.traces(number)}). Raise data.search.temperature, give more problems, "
+                f"{self.min_margin} (see {self.run.traces(number)}). Raise data.search.temperature, give more problems "
                 "or look at the judge's verdicts in the traces"
             )
         return pairs

@@ -2,8 +2,8 @@
 
 Knows the JSONL schemas, the prompts and the tokenizer. Does not know the model's weights or the loss.
 
-IFT rows: `problem`, `solution` (one step a line). EFT rows: `problem`, `previous_steps`, `chosen`, `rejected` and, where
-the judge explains, `explanations`: {"chosen_first": ..., "rejected_first": ...}.
+IFT rows: `problem`, `solution` (one step a line). EFT rows: `problem`, `previous_steps`, `chosen`, `rejected` and,
+where the judge explains, `explanations`: {"chosen_first": ..., "rejected_first": ...}.
 """
 
 import random

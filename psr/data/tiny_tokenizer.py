@@ -19,9 +19,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     words = "|".join(["\\\\boxed\\{", "\\[\\[", "\\]\\]", " same", " differs"])
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(f"{words}|[\\s\\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
 
 
 def save_tokenizer(folder: str | Path) -> None:

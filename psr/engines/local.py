@@ -1,7 +1,7 @@
 """The in-process engine: batched decoding with a KV cache on transformers' own models.
 
-Requests of all coroutines that wait at the same time are gathered, sorted by length and run in batches. Knows nothing of
-steps or judges. What is sampled for a request depends on its own seed alone, not on the batch that it lands in.
+Requests of all coroutines that wait at the same time are gathered, sorted by length and run in batches. Knows nothing
+of steps or judges. What is sampled for a request depends on its own seed alone, not on the batch that it lands in.
 """
 
 import asyncio
@@ -93,7 +93,7 @@ class LocalEngine:
     async def load_weights(self, folder: Path, version: str) -> None:
         if self._waiting:
             raise EngineError("weights cannot be changed while requests are waiting")
-        self._model = load_policy(folder, self.dtype).to(self.device).eval()
+        self._model = load_policy(folder, self.dtype, self.device).eval()
         self._tokenizer = load_tokenizer(folder)
         self._pieces.clear()
         self._version = version

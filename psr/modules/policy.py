@@ -24,10 +24,13 @@ def check_folder(folder: str | Path) -> Path:
     return folder
 
 
-def load_policy(folder: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """The model of a Hugging Face folder, in `dtype`, on the CPU."""
+def load_policy(
+    folder: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> PreTrainedModel:
+    """The model of a Hugging Face folder, in `dtype`, on `device`."""
     model = AutoModelForCausalLM.from_pretrained(str(check_folder(folder)), dtype=dtype, local_files_only=True)
     assert isinstance(model, PreTrainedModel)
+    torch.nn.Module.to(model, device)
     return model
 
 

@@ -4,7 +4,7 @@ import math
 
 
 def warmup_cosine(step: int, total: int, warmup_share: float, floor: float = 0.0) -> float:
-    """The factor at `step` (0-based) of `total`: linear over the first `warmup_share`, then a cosine down to `floor`."""
+    """The factor at `step` (0-based) of `total`: linear over `warmup_share` of it, then a cosine to `floor`."""
     warmup = max(1, round(total * warmup_share))
     if step < warmup:
         return (step + 1) / warmup

@@ -48,7 +48,7 @@ class StepDPOModule(LightningModule):
 
     def configure_model(self) -> None:
         if self.policy is None:
-            self.policy = load_policy(self.model)
+            self.policy = load_policy(self.model).train()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=self.lr, betas=(0.9, 0.95), weight_decay=self.weight_decay)
@@ -62,7 +62,7 @@ class StepDPOModule(LightningModule):
         """Reset the reference and, with it, the optimizer's state."""
         self.trainer.optimizers[0].state.clear()
         assert self.policy is not None
-        reference = self.policy if self.reference == "previous" else load_policy(self.model).to(self.device)
+        reference = self.policy if self.reference == "previous" else load_policy(self.model, device=self.device)
         self.reference_logprobs = reference_logprobs(reference, self.trainer.train_dataloader, self.device)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

@@ -92,10 +92,12 @@ class SelfJudge:
             self.encoder.judge(problem.problem, so_far, candidates[i].text, candidates[j].text) for i, j in asked
         ]
         replies = await verdicts(self.engine, self.encoder, prompts, self.settings)
-        winners = [None if label is None else pair[VERDICTS.index(label)] for pair, (label, _) in zip(asked, replies, strict=True)]
+        winners = [
+            None if label is None else pair[VERDICTS.index(label)]
+            for pair, (label, _) in zip(asked, replies, strict=True)
+        ]
         return [
-            Judgement(i, j, winner, text)
-            for (i, j), winner, (_, text) in zip(asked, winners, replies, strict=True)
+            Judgement(i, j, winner, text) for (i, j), winner, (_, text) in zip(asked, winners, replies, strict=True)
         ]
 
 

@@ -20,12 +20,18 @@ async def for_each(
     concurrency: int = 512,
     on_result: Callable[[Result], None] | None = None,
 ) -> list[Result]:
-    """`await work(item)` for every item, results in the order of the items; `on_result` sees each as soon as it is there.
+    """`await work(item)` for every item; results in the order of the items, each shown to `on_result` as it comes.
 
     The first error ends the whole and is raised; results that were there before it have been handed on.
     """
     gate = asyncio.Semaphore(concurrency)
-    columns = (TextColumn(f"[bold]{title}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn(f"[bold]{title}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns) as progress:
         bar = progress.add_task(title, total=len(items))
 

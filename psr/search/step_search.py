@@ -55,7 +55,9 @@ async def step_search(
         EngineError: completions came from different weights.
     """
     started = time.monotonic()
-    prompt, nodes, versions = encoder.reason(problem.problem), [], set()
+    prompt = encoder.reason(problem.problem)
+    nodes: list[StepNode] = []
+    versions: set[str] = set()
     solution: list[int] = []  # indices into nodes of the kept ones
     for iteration in range(settings.max_iterations):
         steps = [nodes[i].candidates[nodes[i].chosen] for i in solution]

@@ -1,0 +1,50 @@
+"""Sends a table of sampled search steps of every iteration to Weights & Biases: candidates, scores, judgements."""
+
+import random
+from collections.abc import Iterator
+
+import wandb
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+
+from callbacks.self_rewarding_loop import loop_data
+from psr.data.traces import TraceJournal
+from psr.records import StepNode, Trajectory
+
+COLUMNS: list[str | int] = ["problem", "depth", "event", "candidate", "score", "role", "logprob", "judgements"]
+
+
+class SearchTable(Callback):
+    """Logs `search/steps` at the start of every iteration where the logger is Weights & Biases.
+
+    Args:
+        steps: so many search steps are drawn, one row per distinct candidate.
+    """
+
+    def __init__(self, steps: int = 20) -> None:
+        self.steps = steps
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data, number = loop_data(trainer), trainer.current_epoch + 2
+        journal = TraceJournal(data.run.traces(number), f"M{number - 1}")
+        nodes = [(t, node) for t in journal.trajectories.values() for node in t.nodes]
+        drawn = random.Random(number).sample(nodes, min(self.steps, len(nodes)))
+        rows = [row for trajectory, node in drawn for row in step_rows(trajectory, node)]
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                table = wandb.Table(columns=COLUMNS, data=rows)
+                logger.experiment.log({f"search/steps_M{number - 1}": table})
+
+
+def step_rows(trajectory: Trajectory, node: StepNode) -> Iterator[list[str | int | float]]:
+    """One row per distinct candidate: its score, and the judgements that it was shown in."""
+    seen = set()
+    for i, (candidate, score) in enumerate(zip(node.candidates, node.scores, strict=True)):
+        if candidate.text in seen:
+            continue
+        seen.add(candidate.text)
+        role = "chosen" if i == node.chosen else "rejected" if i == node.rejected else ""
+        shown = [j for j in node.judgements if i in (j.first, j.second)]
+        verdicts = "\n".join(f"A={j.first} B={j.second} winner={j.winner}: {j.text}" for j in shown)
+        problem = trajectory.problem.problem
+        yield [problem, node.depth, node.event, candidate.text, score, role, candidate.logprob, verdicts]

@@ -1,0 +1,40 @@
+"""Held-out problems with answers as a LightningDataModule. Knows files and prompts; does not know the policy."""
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from psr.data.problems import read_gold_problems
+from psr.encoding import Encoder
+from psr.modules.policy import load_tokenizer
+from psr.prompts import Prompts
+from psr.records import GoldProblem
+
+
+class BenchmarkDataModule(LightningDataModule):
+    """Serves batches of problems as they are.
+
+    Args:
+        model: Hugging Face folder whose tokenizer is used; linked to the model's.
+        problems: JSONL with `id`, `problem`, `answer`.
+        batch_size: problems handed to the engine together.
+        limit: use only the first so many problems.
+        prompts: templates and step format.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        problems: str,
+        batch_size: int = 256,
+        limit: int | None = None,
+        prompts: Prompts | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(load_tokenizer(model), prompts or Prompts())
+        self.problems = read_gold_problems(problems, limit)
+        self.batch_size = batch_size
+
+    def _loader(self) -> DataLoader[list[GoldProblem]]:
+        return DataLoader(self.problems, batch_size=self.batch_size, collate_fn=list)  # type: ignore[arg-type]
+
+    val_dataloader = test_dataloader = predict_dataloader = _loader
