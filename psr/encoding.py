@@ -72,7 +72,8 @@ class Encoder:
         if finish_reason == "length":
             return None
         if finish_reason == "stop" and self.prompts.step_marker:
-            while self.prompts.step_stop in self.text(ids):
+            end = self.text(ids).rfind(self.prompts.step_stop) + len(self.prompts.step_separator)
+            while len(self.text(ids)) > end:  # the marker may be several tokens
                 ids.pop()
         return Candidate(tuple(ids), self.text(ids), logprob, final=finish_reason == "eos")
 

@@ -76,7 +76,8 @@ class Prompts:
         return fill(self.reason, problem=problem)
 
     def judge_prompt(self, problem: str, steps: str, a: str, b: str) -> str:
-        return fill(self.judge, problem=problem, steps=steps, a=a.rstrip("\n"), b=b.rstrip("\n"))
+        a, b = (step.removesuffix(self.step_separator).rstrip("\n") for step in (a, b))
+        return fill(self.judge, problem=problem, steps=steps, a=a, b=b)
 
     def verdict_text(self, label: str) -> str:
         return fill(self.verdict, label=label)

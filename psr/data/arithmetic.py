@@ -56,24 +56,24 @@ def parse(problem: str) -> Chain:
     return Chain(int(start.group()), tuple((sign, int(operand)) for sign, operand in operations))
 
 
-def sample_chain(rng: random.Random, shortest: int, longest: int, largest_operand: int) -> Chain:
-    """A random chain of `shortest`..`longest` operations on operands 2..`largest_operand`."""
+def sample_chain(rng: random.Random, shortest: int, longest: int, large_share: float) -> Chain:
+    """A random chain of `shortest`..`longest` operations; operands are 2..9, or 11..99 with probability `large_share`."""
     start = value = rng.randint(2, LARGEST)
     operations: list[tuple[str, int]] = []
-    length = rng.randint(shortest, longest)
-    while len(operations) < length:
-        sign, operand = rng.choice("+-"), rng.randint(2, largest_operand)
-        if 0 <= apply(value, sign, operand) <= LARGEST:
-            operations.append((sign, operand))
-            value = apply(value, sign, operand)
+    for _ in range(rng.randint(shortest, longest)):
+        low, high = (11, LARGEST) if rng.random() < large_share else (2, 9)
+        fitting = [(s, o) for s in "+-" for o in range(low, high + 1) if 0 <= apply(value, s, o) <= LARGEST]
+        sign, operand = rng.choice(fitting)
+        operations.append((sign, operand))
+        value = apply(value, sign, operand)
     return Chain(start, tuple(operations))
 
 
-def chains(seed: int, shortest: int, longest: int, largest_operand: int) -> Iterator[Chain]:
+def chains(seed: int, shortest: int, longest: int, large_share: float) -> Iterator[Chain]:
     """An endless stream of chains without a repetition."""
     rng, seen = random.Random(seed), set()
     while True:
-        chain = sample_chain(rng, shortest, longest, largest_operand)
+        chain = sample_chain(rng, shortest, longest, large_share)
         if chain not in seen:
             seen.add(chain)
             yield chain

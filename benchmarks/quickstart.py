@@ -1,0 +1,105 @@
+"""Runs the quickstart with every judge and several seeds, and prints the README's table: `python benchmarks/quickstart.py`.
+
+Resumable: runs that are complete are only read. Judges of the same seed share data and M1, which no judge touches, so
+those stages are copied from the seed's first run. `--json OUT` writes the figures, `--plot OUT.svg` draws them.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+SHARED_STAGES = ("data", "model", "ift", "eft", "eft_heldout", "sft")
+SHARED_FOLDERS = ("data", "models/M0", "models/M0-ift", "models/M1", "iterations/01")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=Path, default=Path("configs/quickstart"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/benchmark"), help="folder of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3], help="seeds of the judge `self`")
+    parser.add_argument("--judges", nargs="+", default=["verifier", "random"], help="other judges, on the first seed")
+    parser.add_argument("--overlays", nargs="+", default=["plain-dpo"], help="other settings, on the first seed")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    first = options.seeds[0]
+    runs = [("self", seed, None) for seed in options.seeds]
+    runs += [(judge, first, None) for judge in options.judges]
+    runs += [("self", first, overlay) for overlay in options.overlays]
+    results = []
+    for judge, seed, overlay in runs:
+        name = "-".join([judge, str(seed), *([overlay] if overlay else [])])
+        folder = options.runs / name
+        if folder != options.runs / f"self-{first}" and seed == first:
+            share_first_model(options.runs / f"self-{first}", folder)
+        command = [sys.executable, "-m", "psr.cli", "run", str(options.recipe), "--run-dir", str(folder)]
+        command += ["--seed", str(seed), "--judge", judge, *(["--overlay", overlay] if overlay else [])]
+        subprocess.run(command, check=True)
+        results.append({"run": name, "overlay": overlay, **json.loads((folder / "results.json").read_text())})
+    Console().print(table(results))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    if options.plot:
+        plot(results, options.plot)
+
+
+def share_first_model(source: Path, target: Path) -> None:
+    """Copy what comes before the judge matters; nothing where the target exists."""
+    if target.exists():
+        return
+    for folder in SHARED_FOLDERS:
+        shutil.copytree(source / folder, target / folder)
+    done = json.loads((source / "stages.json").read_text())
+    (target / "stages.json").write_text(json.dumps({name: done[name] for name in SHARED_STAGES}))
+
+
+def accuracies(result: dict[str, Any]) -> list[float]:
+    return [100 * model["accuracy"] for model in result["models"]]
+
+
+def table(results: list[dict[str, Any]]) -> Table:
+    """Greedy accuracy of every run, and the mean of the seeds after the first."""
+    names = [model["name"] for model in results[0]["models"]]
+    out = Table("judge", "seed", *names, "rise", title="greedy accuracy, %")
+    for result in results:
+        values = accuracies(result)
+        label = result["judge"] + (f" ({result['overlay']})" if result["overlay"] else "")
+        out.add_row(label, str(result["seed"]), *(f"{v:.1f}" for v in values), f"{values[-1] - values[0]:+.1f}")
+    others = [accuracies(r) for r in results if r["judge"] == "self" and not r["overlay"]][1:]
+    if others:
+        means = [statistics.mean(column) for column in zip(*others, strict=True)]
+        out.add_row("self", f"mean of {len(others)}", *(f"{v:.1f}" for v in means), f"{means[-1] - means[0]:+.1f}")
+    return out
+
+
+def plot(results: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    colours = {"self": "C0", "verifier": "C2", "random": "C3"}
+    for result in results:
+        models = [model["name"] for model in result["models"]]
+        first_of_kind = result["overlay"] is None and result["seed"] == results[0]["seed"]
+        style = "--" if result["overlay"] else "-"
+        label = f"{result['judge']}{', ' + result['overlay'] if result['overlay'] else ''}, seed {result['seed']}"
+        alpha = 1.0 if first_of_kind else 0.5
+        axes.plot(models, accuracies(result), style, marker="o", color=colours[result["judge"]], alpha=alpha, label=label)
+    axes.set(ylabel="greedy accuracy, %", ylim=(0, 100), title="Quickstart: 500 held-out problems, by judge")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()
