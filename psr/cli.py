@@ -8,20 +8,28 @@ Every command is a function with typed arguments; jsonargparse makes the command
 """
 
 import sys
+from argparse import ArgumentError
 from typing import Any
 
 from jsonargparse import CLI
 
-from psr.errors import USER_ERRORS
+from psr.errors import USER_ERRORS, UsageError
 
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
+DESCRIPTION = (
+    "Process-based self-rewarding language models. One stage, plain LightningCLI: psr fit|validate|test|predict "
+    "--config FILE. Whole recipes, and the data and models that they start from: the commands below."
+)
 
 
 def lightning_cli(args: list[str]) -> None:
     """Run one LightningCLI subcommand."""
-    from psr.lightning_cli import PSRLightningCLI
+    from psr.lightning_cli import PSRLightningCLI, essence
 
-    PSRLightningCLI(args=args)
+    try:
+        PSRLightningCLI(args=args)
+    except ArgumentError as error:
+        raise UsageError(f"{essence(error)} (see `psr {args[0]} --help`)") from error
 
 
 def commands() -> dict[str, Any]:
@@ -51,7 +59,7 @@ def main(args: list[str] | None = None) -> None:
         if args and args[0] in LIGHTNING_COMMANDS:
             lightning_cli(args)
         else:
-            CLI(commands(), args=[underscored(arg) for arg in args])
+            CLI(commands(), args=[underscored(arg) for arg in args], prog="psr", description=DESCRIPTION)
     except USER_ERRORS as error:
         sys.exit(f"psr: {error}")
 

@@ -71,9 +71,9 @@ class Encoder:
         ids = list(token_ids)
         if finish_reason == "length":
             return None
-        if finish_reason == "stop" and self.prompts.step_marker:
-            end = self.text(ids).rfind(self.prompts.step_stop) + len(self.prompts.step_separator)
-            while len(self.text(ids)) > end:  # the marker may be several tokens
+        before, stop, _ = self.text(ids).partition(self.prompts.step_stop)
+        if finish_reason == "stop" and self.prompts.step_marker and stop:
+            while len(self.text(ids)) > len(before + self.prompts.step_separator):  # the marker may be several tokens
                 ids.pop()
         return Candidate(tuple(ids), self.text(ids), logprob, final=finish_reason == "eos")
 

@@ -7,6 +7,34 @@ from typing import Any
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
+
+from psr.errors import USER_ERRORS, UsageError
+
+NOISE = (
+    "Does not validate against",
+    "Subtypes:",
+    "Errors:",
+    "- Expected a <class 'NoneType'>",
+    "Given value type:",
+    "Given value:",
+)
+"""How the lines of a jsonargparse message begin that only say which types were tried."""
+
+
+def essence(error: Exception) -> str:
+    """What a jsonargparse message says, on one line."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(NOISE))
+
+
+def users(error: BaseException | None) -> Exception | None:
+    """The error of ours that led to `error`, if one did."""
+    while error is not None:
+        if isinstance(error, USER_ERRORS):
+            return error
+        error = error.__cause__
+    return None
 
 
 class LogConfig(SaveConfigCallback):
@@ -15,7 +43,7 @@ class LogConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{stage}.yaml").write_text(self.parser.dump(self.config, skip_none=False))
+        (folder / f"{TrainerFn(stage).value}.yaml").write_text(self.parser.dump(self.config, skip_none=False))
         for logger in trainer.loggers:
             logger.log_hyperparams({"config": self.config.as_dict()})
 
@@ -38,6 +66,15 @@ class PSRLightningCLI(LightningCLI):
             args=args,
             **options,
         )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return super().init_parser(**kwargs, exit_on_error=False)  # `psr` prints the message, without the long usage
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # jsonargparse wraps the errors of classes that it makes
+            raise users(error) or UsageError(essence(error)) from None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("model.init_args.model", "data.init_args.model")

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 def token_logprobs(logits: Tensor, input_ids: Tensor) -> Tensor:
     """log p(token t | tokens before t), in float32: (rows, length - 1) for logits (rows, length, vocabulary)."""
-    return -F.cross_entropy(logits[:, :-1].float().transpose(1, 2), input_ids[:, 1:], reduction="none")
+    rows, targets = logits[:, :-1].flatten(0, 1).float(), input_ids[:, 1:]
+    return -F.cross_entropy(rows, targets.flatten(), reduction="none").view(targets.shape)
 
 
 def completion_logprobs(logits: Tensor, input_ids: Tensor, completion_mask: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from psr.data.jsonl import read_json, write_json
@@ -14,7 +15,7 @@ COLUMNS = {
     "judge_accuracy": "judge",
     "pairs": "pairs",
     "steps_per_solution": "steps",
-    "step_length_tokens": "tokens/step",
+    "step_length_tokens": "tokens\n/step",
 }
 
 
@@ -24,7 +25,8 @@ def start_results(path: Path, recipe: str, seed: int, judge: str) -> None:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    return {"models": [], **read_json(path)}
+    results = read_json(path)
+    return {**results, "models": results.get("models", [])}
 
 
 def put_model(path: Path, entry: dict[str, Any]) -> None:
@@ -42,7 +44,8 @@ def has_model(path: Path, name: str) -> bool:
 def results_table(results: dict[str, Any]) -> Table:
     """One row per model; shares in percent."""
     title = f"{results.get('recipe', 'run')}, seed {results.get('seed')}, judge {results.get('judge')}"
-    table = Table("model", *COLUMNS.values(), "search s", "train s", "evaluate s", title=title)
+    seconds_of = ("search\ns", "train\ns", "eval\ns")
+    table = Table("model", *COLUMNS.values(), *seconds_of, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for model in results["models"]:
         cells = [_cell(name, model.get(name)) for name in COLUMNS]
         seconds = [_cell("seconds", model["seconds"].get(part)) for part in ("search", "train", "evaluate")]

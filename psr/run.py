@@ -28,7 +28,7 @@ class Stage:
 
     Args:
         name: its name, which overlays use too.
-        command: a `psr` command line; {recipe}, {seed}, {judge} and the recipe's variables are filled in.
+        command: a `psr` command line; {recipe}, {seed}, {judge}, the recipe's variables and folders are filled in.
         seconds_of: part of M1's time ("search", "train") that the stage counts as.
     """
 
@@ -53,14 +53,14 @@ def run(
         seed: seed of data, weights, sampling and training.
         judge: "self"; "random" and "verifier" are debug judges, the floor and the ceiling.
         overlay: name of a YAML file in the recipe's folder, with settings on top of the stages' configs.
-        set: values for the recipe's variables, for instance {"data": "/path"}.
+        set: values for the recipe's variables and folders, as in --set.data=DIR.
     """
     from psr.cli import main
 
     recipe = recipe.resolve()
     run_dir = (run_dir or Path("runs") / recipe.name).resolve()
     spec = read_recipe(recipe)
-    values = {**spec.get("variables", {}), **(set or {}), "recipe": str(recipe), "seed": str(seed), "judge": judge}
+    values = {**read_variables(spec, set or {}), "recipe": str(recipe), "seed": str(seed), "judge": judge}
     stages = [Stage(**stage) for stage in spec["stages"]]
     on_top = read_overlay(recipe, overlay, [stage.name for stage in stages])
     console, folder = Console(), RunFolder(run_dir)
@@ -92,6 +92,25 @@ def read_recipe(recipe: Path) -> dict[str, Any]:
     if not isinstance(spec, dict) or not {"name", "stages"} <= set(spec):
         raise UsageError(f"{path}: a recipe has a `name` and a list of `stages`")
     return spec
+
+
+def read_variables(spec: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
+    """The recipe's `variables` (plain text) and `folders` (existing ones, made absolute), with the values `given`.
+
+    A relative folder is meant from where `psr run` was called, since the stages work in the run directory.
+    """
+    folders = spec.get("folders", {})
+    values = {**spec.get("variables", {}), **folders}
+    unknown = sorted(given.keys() - values.keys())
+    if unknown:
+        raise UsageError(f"--set.{unknown[0]}: the recipe has no such variable, only {', '.join(values) or 'none'}")
+    values |= given
+    for name in folders:
+        path = Path(values[name]).expanduser().resolve()
+        if not path.is_dir():
+            raise UsageError(f"the recipe's folder {name!r} is {path}, which does not exist: use --set.{name}=DIR")
+        values[name] = str(path)
+    return values
 
 
 def read_overlay(recipe: Path, overlay: str | None, stages: list[str]) -> dict[str, Any]:

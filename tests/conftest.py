@@ -1,4 +1,4 @@
-"""What the tests share: the quickstart's tokenizer and prompts, two tiny random policies, a small real BPE tokenizer."""
+"""What the tests share: the quickstart's tokenizer and prompts, tiny random policies, a small real BPE tokenizer."""
 
 import random
 from collections.abc import Callable
@@ -73,9 +73,7 @@ def policy(request: pytest.FixtureRequest, make_policy: PolicyMaker) -> Path:
 @pytest.fixture(scope="session")
 def prompts() -> Prompts:
     """The quickstart's: short templates, a step is a line."""
-    return Prompts(
-        reason="{problem}\n", judge="{problem}\n{steps}A {a}\nB {b}\n", step_marker="", step_separator="\n"
-    )
+    return Prompts(reason="{problem}\n", judge="{problem}\n{steps}A {a}\nB {b}\n", step_marker="", step_separator="\n")
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ def node(
     depth: int, texts: list[str], scores: tuple[int, ...], event: str = "kept", final: bool = False, **changes: int
 ) -> StepNode:
     chosen, rejected = scores.index(max(scores)), scores.index(min(scores))
-    judgements = (Judgement(0, 1, 0, "A is better [[A]]"), Judgement(1, 0, None, "no verdict \u2028 \"quoted\" \n"))
+    judgements = (Judgement(0, 1, 0, "A is better [[A]]"), Judgement(1, 0, None, 'no verdict \u2028 "quoted" \n'))
     candidates = tuple(candidate(text, final=final) for text in texts)
     return StepNode(depth, candidates, judgements, scores, chosen, rejected, event, **changes)  # type: ignore[arg-type]
 
@@ -65,21 +65,21 @@ def test_pairs_come_from_kept_nodes_and_their_prompt_is_problem_and_chosen_steps
     pairs = step_pairs(TRAJECTORY)
     assert [(p.depth, p.prompt_ids, p.chosen_ids, p.rejected_ids, p.margin) for p in pairs] == [
         (0, (7, 8), ids("a"), ids("b"), 1),
-        (1, (7, 8) + ids("a"), ids("c"), ids("e"), 2),
-        (2, (7, 8) + ids("ac"), ids("end"), ids("fin"), 1),
+        (1, (7, 8, *ids("a")), ids("c"), ids("e"), 2),
+        (2, (7, 8, *ids("ac")), ids("end"), ids("fin"), 1),
     ]
     assert {pair.problem_id for pair in pairs} == {"p/1"}
 
 
 def test_min_margin_drops_close_pairs_and_leaves_the_prompts_of_the_others():
     [pair] = step_pairs(TRAJECTORY, min_margin=2)
-    assert (pair.prompt_ids, pair.chosen_ids) == ((7, 8) + ids("a"), ids("c"))
+    assert (pair.prompt_ids, pair.chosen_ids) == ((7, 8, *ids("a")), ids("c"))
 
 
 def test_a_kept_node_without_a_winner_makes_no_pair_whatever_the_margin():
     tied = Trajectory(Problem("p", "1"), (7,), (node(0, ["a", "b"], (0, 0)), node(1, ["c", "d"], (1, 0))), False, "M1")
     [pair] = step_pairs(tied, min_margin=0)
-    assert (pair.prompt_ids, pair.chosen_ids) == ((7,) + ids("a"), ids("c"))
+    assert (pair.prompt_ids, pair.chosen_ids) == ((7, *ids("a")), ids("c"))
 
 
 def test_a_problem_of_the_iterations_has_no_field_for_an_answer():

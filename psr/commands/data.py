@@ -28,7 +28,7 @@ def arithmetic(
     test: int = 500,
     shortest: int = 3,
     longest: int = 5,
-    large_share: float = 0.15,
+    hard_share: float = 0.15,
     worked_share: float = 0.35,
     seed: int = 0,
 ) -> None:
@@ -43,11 +43,11 @@ def arithmetic(
         test: held-out problems with answers.
         shortest: fewest operations of a chain.
         longest: most operations of a chain.
-        large_share: share of operands of two digits, which are much harder to add without working.
+        hard_share: share of operations with any operand instead of a round one; these need a carry or a borrow.
         worked_share: share of steps that are written with their working instead of the result alone.
         seed: seed of everything.
     """
-    stream, rng = family.chains(seed, shortest, longest, large_share), random.Random(seed)
+    stream, rng = family.chains(seed, shortest, longest, hard_share), random.Random(seed)
     sizes = {"test": test, "validation": validation, "problems": loop, "eft_problems": eft, "ift": ift}
     for name, size in sizes.items():
         rows = [_chain_row(f"{name}/{i}", next(stream), name, rng, worked_share) for i in range(size)]

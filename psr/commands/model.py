@@ -1,13 +1,16 @@
 """`psr model`: where the folder that training starts from comes from."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from psr.data.tiny_tokenizer import build_tokenizer
+from psr.errors import UsageError
 from psr.model_fetch import fetch_model
-from psr.modules.policy import export_policy, new_policy
+from psr.modules.policy import export_policy, load_tokenizer, new_policy
 
 
 def init(out: Path, architecture: str, settings: dict[str, Any], seed: int = 0) -> None:
@@ -15,15 +18,32 @@ def init(out: Path, architecture: str, settings: dict[str, Any], seed: int = 0) 
 
     Args:
         out: folder to write.
-        architecture: transformers model type, for instance "qwen2" or "llama".
+        architecture: transformers model type, for instance "llama" or "mistral".
         settings: fields of that architecture's config (hidden_size, num_hidden_layers, ...).
         seed: seed of the weights.
     """
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     policy = new_policy(architecture, settings, tokenizer)
+    check_tokenizer_stays(policy, tokenizer)
     export_policy(policy, tokenizer, out)
     print(f"{out}: {architecture} with {sum(p.numel() for p in policy.parameters()):,} random weights")
+
+
+def check_tokenizer_stays(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise UsageError where transformers would load another tokenizer than the one that was saved.
+
+    For some architectures (qwen2) it trusts its own tokenizer class more than the folder's files.
+    """
+    probe = "37+18=55\n55-9=46 \\boxed{46}"
+    with tempfile.TemporaryDirectory() as folder:
+        policy.config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        if load_tokenizer(folder).encode(probe) != tokenizer.encode(probe):
+            raise UsageError(
+                f"architecture is {policy.config.model_type!r}: transformers loads its own tokenizer for it instead of "
+                "the character tokenizer; choose another one, for instance llama"
+            )
 
 
 def fetch(name: str, out: Path | None = None) -> None:

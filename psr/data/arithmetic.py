@@ -1,8 +1,9 @@
 """Procedural problems: chains of additions and subtractions with worked solutions, and an exact verifier of steps.
 
-A problem such as "37+18-9" is solved left to right, one operation a step. People write such a step in two ways, and so
-do the solutions here: *terse*, the result alone ("37+18=55"), or *worked*, tens and units apart with the carry
-("37+18:7+8=15,3+1+1=5=55"). Both are right; the worked way is easier to get right and takes three times the tokens.
+A problem such as "37a+18b-20" is solved left to right, one operation a step; letters mark the operations, so that a
+step names its place as "Step 2:" does. People write such a step in two ways, and so do the solutions here: *terse*, the
+result alone ("a37+18=55"), or *worked*, units and tens apart with the carry ("a37+18:7+8=15,3+1+1=5=55"). Both are
+right; the worked way is easier to get right and takes twice the tokens.
 
 Knows texts only: no tokenizer, model, prompt or search.
 """
@@ -10,12 +11,13 @@ Knows texts only: no tokenizer, model, prompt or search.
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from string import ascii_lowercase
 
 LARGEST = 99
 """Partial results lie in 0..99."""
-OPERATION = re.compile(r"([+-])(\d+)")
-STEP = re.compile(r"(\d+)([+-])(\d+)(?::[^=]*=\d+,[^=]*=\d+)?=(-?\d+)(?: \\boxed\{(-?\d+)\})?")
+OPERATION = re.compile(r"[a-z]([+-])(\d+)")
+STEP = re.compile(r"([a-z]\d+[+-]\d+)(?::[^=]*=\d+,[^=]*=\d+)?=(-?\d+)(?: \\boxed\{(-?\d+)\})?")
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,17 @@ class Chain:
 
     @property
     def text(self) -> str:
-        return str(self.start) + "".join(sign + str(operand) for sign, operand in self.operations)
+        marked = zip(ascii_lowercase, self.operations, strict=False)
+        return two_digits(self.start) + "".join(mark + sign + two_digits(n) for mark, (sign, n) in marked)
 
     @property
     def answer(self) -> int:
         return values(self)[-1]
+
+
+def two_digits(value: int) -> str:
+    """Numbers have two digits throughout, so that a small model finds tens and units at fixed places."""
+    return f"{value:02d}"
 
 
 def apply(value: int, sign: str, operand: int) -> int:
@@ -48,7 +56,7 @@ def values(chain: Chain) -> list[int]:
 
 def parse(problem: str) -> Chain:
     """The chain that `problem` writes. Raises ValueError on any other text."""
-    if not re.fullmatch(r"\d+([+-]\d+)+", problem):
+    if not re.fullmatch(r"\d+([a-z][+-]\d+)+", problem):
         raise ValueError(f"not a chain of additions and subtractions: {problem!r}")
     start = re.match(r"\d+", problem)
     assert start is not None
@@ -56,86 +64,134 @@ def parse(problem: str) -> Chain:
     return Chain(int(start.group()), tuple((sign, int(operand)) for sign, operand in operations))
 
 
-def sample_chain(rng: random.Random, shortest: int, longest: int, large_share: float) -> Chain:
-    """A random chain of `shortest`..`longest` operations; operands are 2..9, or 11..99 with probability `large_share`."""
+def sample_chain(rng: random.Random, shortest: int, longest: int, hard_share: float) -> Chain:
+    """A random chain of `shortest`..`longest` operations.
+
+    Operands are round (10, 20, ..., easy to add in the head), or any of 2..99 with probability `hard_share`.
+    """
     start = value = rng.randint(2, LARGEST)
     operations: list[tuple[str, int]] = []
     for _ in range(rng.randint(shortest, longest)):
-        low, high = (11, LARGEST) if rng.random() < large_share else (2, 9)
-        fitting = [(s, o) for s in "+-" for o in range(low, high + 1) if 0 <= apply(value, s, o) <= LARGEST]
+        operands = range(2, LARGEST + 1) if rng.random() < hard_share else range(10, LARGEST + 1, 10)
+        fitting = [(s, o) for s in "+-" for o in operands if 0 <= apply(value, s, o) <= LARGEST]
         sign, operand = rng.choice(fitting)
         operations.append((sign, operand))
         value = apply(value, sign, operand)
     return Chain(start, tuple(operations))
 
 
-def chains(seed: int, shortest: int, longest: int, large_share: float) -> Iterator[Chain]:
+def chains(seed: int, shortest: int, longest: int, hard_share: float) -> Iterator[Chain]:
     """An endless stream of chains without a repetition."""
     rng, seen = random.Random(seed), set()
     while True:
-        chain = sample_chain(rng, shortest, longest, large_share)
+        chain = sample_chain(rng, shortest, longest, hard_share)
         if chain not in seen:
             seen.add(chain)
             yield chain
 
 
-def terse_step(value: int, sign: str, operand: int) -> str:
-    return f"{value}{sign}{operand}={apply(value, sign, operand)}"
+@dataclass(frozen=True)
+class Operation:
+    """One operation at its place: the mark that the problem gives it, the value so far, sign and operand."""
+
+    mark: str
+    value: int
+    sign: str
+    operand: int
+    last: bool
+
+    @property
+    def result(self) -> str:
+        return two_digits(apply(self.value, self.sign, self.operand))
+
+    @property
+    def question(self) -> str:
+        return f"{self.mark}{two_digits(self.value)}{self.sign}{two_digits(self.operand)}"
+
+    @property
+    def box(self) -> str:
+        return f" \\boxed{{{self.result}}}" if self.last else ""
 
 
-def worked_step(value: int, sign: str, operand: int) -> str:
+def operations(chain: Chain) -> list[Operation]:
+    """The operations of a chain, each with the right value so far."""
+    places = zip(ascii_lowercase, values(chain), chain.operations, strict=False)
+    length = len(chain.operations)
+    return [Operation(m, value, *operation, i + 1 == length) for i, (m, value, operation) in enumerate(places)]
+
+
+def terse_step(operation: Operation) -> str:
+    return f"{operation.question}={operation.result}"
+
+
+def worked_step(operation: Operation) -> str:
     """Units first, then tens with the carry or the borrow, then the result."""
-    tens, units = divmod(value, 10)
-    other_tens, other_units = divmod(operand, 10)
+    tens, units = divmod(operation.value, 10)
+    other_tens, other_units = divmod(operation.operand, 10)
+    sign = operation.sign
     carried = units + other_units >= 10 if sign == "+" else units < other_units
     if sign == "-" and carried:
         units += 10
     first = f"{units}{sign}{other_units}={apply(units, sign, other_units)}"
     carry = f"{sign}1" if carried else ""
     second = f"{tens}{sign}{other_tens}{carry}={apply(tens, sign, other_tens) + (int(sign + '1') if carried else 0)}"
-    return f"{value}{sign}{operand}:{first},{second}={apply(value, sign, operand)}"
+    return f"{operation.question}:{first},{second}={operation.result}"
 
 
 def solution(chain: Chain, rng: random.Random, worked_share: float) -> list[str]:
     """The steps of the solution, each worked with probability `worked_share`; the last one boxes the answer."""
     steps = []
-    for value, (sign, operand) in zip(values(chain), chain.operations, strict=False):
+    for operation in operations(chain):
         write = worked_step if rng.random() < worked_share else terse_step
-        steps.append(write(value, sign, operand))
-    steps[-1] += f" \\boxed{{{chain.answer}}}"
+        steps.append(write(operation) + operation.box)
     return steps
 
 
-def next_operation(problem: str, steps: Sequence[str]) -> tuple[int, str, int] | None:
-    """(value so far, sign, operand) of the step that comes next, taking the result that the last step states.
+def next_operation(problem: str, steps: Sequence[str]) -> Operation | None:
+    """The operation of the step that comes next, on the result that the last step states.
 
     None where there is no such step: the chain is at its end, or the last step states no result.
     """
     chain = parse(problem)
     if len(steps) >= len(chain.operations):
         return None
+    following = operations(chain)[len(steps)]
     if not steps:
-        return (chain.start, *chain.operations[0])
+        return following
     match = STEP.fullmatch(steps[-1].strip())
-    return (int(match.group(4)), *chain.operations[len(steps)]) if match else None
+    return replace(following, value=int(match.group(2))) if match else None
+
+
+def stated_result(problem: str, steps: Sequence[str], candidate: str) -> str | None:
+    """The result that a next step states, or None unless it is the step that comes next: operands and box in place."""
+    expected, match = next_operation(problem, steps), STEP.fullmatch(candidate.strip())
+    if expected is None or match is None:
+        return None
+    question, result, box = match.groups()
+    return result if question == expected.question and box == (result if expected.last else None) else None
 
 
 def is_right(problem: str, steps: Sequence[str], candidate: str) -> bool:
     """Exact check of one next step: right operands and result for its place, the answer boxed in the last step only."""
-    expected, match = next_operation(problem, steps), STEP.fullmatch(candidate.strip())
-    if expected is None or match is None:
-        return False
-    value, sign, operand = expected
-    result = str(apply(value, sign, operand))
-    last = len(steps) + 1 == len(parse(problem).operations)
-    stated = (match.group(1), match.group(2), match.group(3), match.group(4))
-    return stated == (str(value), sign, str(operand), result) and match.group(5) == (result if last else None)
+    expected = next_operation(problem, steps)
+    return expected is not None and stated_result(problem, steps, candidate) == expected.result
 
 
 def explain(problem: str, steps: Sequence[str], a: str, b: str) -> str | None:
-    """A judge's working: the step worked out, then each candidate compared with it. None where nothing comes next."""
+    """A judge's working: the step worked out, then each candidate's result against it. None where nothing comes next.
+
+    A comparison is the candidate's result, the right one, and for each digit "=" or "/", equal or not; "?" stands for
+    a candidate that is not the step that comes next.
+    """
     expected = next_operation(problem, steps)
-    if expected is None or expected[0] < 0:
+    if expected is None or not 0 <= expected.value <= LARGEST:
         return None
-    marks = ["same" if is_right(problem, steps, candidate) else "differs" for candidate in (a, b)]
-    return f"{worked_step(*expected)};A {marks[0]},B {marks[1]};"
+    marks = [compare_digits(stated_result(problem, steps, candidate), expected.result) for candidate in (a, b)]
+    return f"{worked_step(expected)};A{marks[0]},B{marks[1]};"
+
+
+def compare_digits(stated: str | None, right: str) -> str:
+    """For instance "57 57==" for 57 against 57, "37 57/=" for 37 against 57."""
+    if stated is None or len(stated) != len(right):
+        return "?"
+    return f"{stated} {right}" + "".join("=" if x == y else "/" for x, y in zip(stated, right, strict=True))

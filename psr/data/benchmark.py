@@ -1,5 +1,6 @@
 """Held-out problems with answers as a LightningDataModule. Knows files and prompts; does not know the policy."""
 
+import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -36,5 +37,11 @@ class BenchmarkDataModule(LightningDataModule):
 
     def _loader(self) -> DataLoader[list[GoldProblem]]:
         return DataLoader(self.problems, batch_size=self.batch_size, collate_fn=list)  # type: ignore[arg-type]
+
+    def transfer_batch_to_device(
+        self, batch: list[GoldProblem], device: torch.device, dataloader_idx: int
+    ) -> list[GoldProblem]:
+        """Problems are texts: there is nothing to move, and Lightning refuses frozen dataclasses."""
+        return batch
 
     val_dataloader = test_dataloader = predict_dataloader = _loader

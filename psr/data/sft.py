@@ -17,15 +17,16 @@ from torch.utils.data import DataLoader
 from psr.data.batching import Sample, pad
 from psr.data.jsonl import read_jsonl
 from psr.encoding import Encoder
+from psr.errors import UsageError
 from psr.modules.policy import load_tokenizer
 from psr.prompts import Prompts
 
 
-def ift_samples(path: str, encoder: Encoder) -> list[Sample]:
+def ift_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
     """One sample per worked solution: the reasoning prompt, and the steps in the step format."""
     samples = []
-    for row in read_jsonl(path, ["problem", "solution"], ["answer"]):
-        steps = row["solution"].strip().split("\n")
+    for row in read_jsonl(path, ["problem", "solution"], ["answer"])[:limit]:
+        steps = [line for line in row["solution"].strip().split("\n") if line.strip()] or [""]
         if row.get("answer") is not None and "\\boxed{" not in steps[-1]:
             steps[-1] = f"{steps[-1]} \\boxed{{{row['answer']}}}"
         text = encoder.prompts.format_steps(steps)
@@ -33,10 +34,10 @@ def ift_samples(path: str, encoder: Encoder) -> list[Sample]:
     return samples
 
 
-def eft_samples(path: str, encoder: Encoder) -> list[Sample]:
+def eft_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
     """Two samples per pair, one for each order in which a judge may be shown it; the verdict comes last."""
     samples = []
-    for row in read_jsonl(path, ["problem", "previous_steps", "chosen", "rejected"], ["explanations"]):
+    for row in read_jsonl(path, ["problem", "previous_steps", "chosen", "rejected"], ["explanations"])[:limit]:
         for prompt, label, explanation in judge_prompts(row, encoder):
             samples.append(Sample(prompt, encoder.completion(explanation + encoder.prompts.verdict_text(label))))
     return samples
@@ -62,7 +63,7 @@ class SFTDataModule(LightningDataModule):
         val_ift: JSONL of held-out solutions for the validation loss.
         batch_size: samples per optimizer batch and device.
         max_tokens: longer samples are left out, and counted on the terminal.
-        limit: use only the first so many rows of each kind of sample.
+        limit: use only the first so many rows of each file.
         seed: order of the samples.
         prompts: templates and step format.
     """
@@ -88,15 +89,15 @@ class SFTDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         encoder = Encoder(load_tokenizer(self.model), self.prompts)
-        self.train_samples = self._fitting(ift_samples(self.ift, encoder)[: self.limit])
+        self.train_samples = self._fitting(ift_samples(self.ift, encoder, self.limit))
         if self.eft:
-            self.train_samples += self._fitting(eft_samples(self.eft, encoder)[: self.limit])
-        self.val_samples = self._fitting(ift_samples(self.val_ift, encoder)[: self.limit]) if self.val_ift else []
+            self.train_samples += self._fitting(eft_samples(self.eft, encoder, self.limit))
+        self.val_samples = self._fitting(ift_samples(self.val_ift, encoder, self.limit)) if self.val_ift else []
 
     def _fitting(self, samples: list[Sample]) -> list[Sample]:
         kept = [sample for sample in samples if len(sample) <= self.max_tokens]
         if not kept:
-            raise ValueError(f"data.max_tokens is {self.max_tokens}, and none of {len(samples)} samples is so short")
+            raise UsageError(f"data.max_tokens is {self.max_tokens}, and none of {len(samples)} samples is so short")
         if len(kept) < len(samples):
             print(f"SFT data: {len(samples) - len(kept)} of {len(samples)} samples exceed {self.max_tokens} tokens")
         return kept

@@ -9,7 +9,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 WORDS = ["\\boxed{", "[[", "]]", " same", " differs"]
-CHARACTERS = "\n 0123456789+-=:;,.?}{()*/ABJ"
+CHARACTERS = "\n 0123456789+-=:;,.?}{()*/ABabcdefgh"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

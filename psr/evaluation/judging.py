@@ -48,7 +48,7 @@ class JudgeMetric(Metric):
         return {
             "judge_accuracy": self.right / self.total,
             "judge_unparsable": 1 - self.parsed / self.total,
-            "judge_position_bias": self.first / self.parsed.clamp(min=1) - 0.5,
+            "judge_position_bias": (self.first - self.parsed / 2) / self.parsed.clamp(min=1),
             "judge_consistency": 2 * self.agreeing / self.total,
         }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -54,6 +55,18 @@ def new_policy(architecture: str, settings: dict[str, Any], tokenizer: PreTraine
     model = AutoModelForCausalLM.from_config(config)
     assert isinstance(model, PreTrainedModel)
     return model
+
+
+def completion_logits(policy: PreTrainedModel, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (rows, kept, vocabulary) over the last `kept` positions, with the `input_ids` and `completion_mask` there.
+
+    Kept is what the longest completion needs. The logits of the prompts, most of a batch, are never computed: with a
+    large vocabulary they would take more memory than the model.
+    """
+    ids, mask = batch["input_ids"], batch["completion_mask"]
+    kept = ids.shape[1] - int(mask.argmax(-1).min()) + 1  # one position before a completion predicts its first token
+    logits = policy(input_ids=ids, attention_mask=batch["attention_mask"], use_cache=False, logits_to_keep=kept).logits
+    return logits, ids[:, -kept:], mask[:, -kept:]
 
 
 def export_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:

@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric
 from transformers import PreTrainedModel
 
 from psr.losses import masked_mean, token_logprobs
-from psr.modules.policy import check_folder, export_policy, load_policy, load_tokenizer
+from psr.modules.policy import check_folder, completion_logits, export_policy, load_policy, load_tokenizer
 from psr.modules.schedule import warmup_cosine
 
 
@@ -53,23 +53,23 @@ class SFTModule(LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: warmup_cosine(s, total, self.warmup_share))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Logits (rows, length, vocabulary)."""
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits where the completions are, and the `input_ids` and `completion_mask` there."""
         assert self.policy is not None
-        output = self.policy(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-        return output.logits
+        return completion_logits(self.policy, batch)
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
-        logprobs = token_logprobs(self(batch), batch["input_ids"])
-        loss = -masked_mean(logprobs, batch["completion_mask"][:, 1:])
+        logits, ids, mask = self(batch)
+        loss = -masked_mean(token_logprobs(logits, ids), mask[:, 1:])
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/tokens", float(batch["attention_mask"].sum()), reduce_fx="sum")
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        logits, mask = self(batch), batch["completion_mask"][:, 1:].bool()
-        self.val_loss.update(-token_logprobs(logits, batch["input_ids"])[mask])
-        self.val_accuracy.update((logits[:, :-1].argmax(-1) == batch["input_ids"][:, 1:])[mask].float())
+        logits, ids, mask = self(batch)
+        completion = mask[:, 1:].bool()
+        self.val_loss.update(-token_logprobs(logits, ids)[completion])
+        self.val_accuracy.update((logits[:, :-1].argmax(-1) == ids[:, 1:])[completion].float())
         self.log("val/loss", self.val_loss, prog_bar=True)
         self.log("val/token_accuracy", self.val_accuracy)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from psr.losses import StepDPOLoss, completion_logprobs
-from psr.modules.policy import check_folder, load_policy
+from psr.modules.policy import check_folder, completion_logits, load_policy
 from psr.modules.schedule import warmup_constant
 
 
@@ -62,8 +62,10 @@ class StepDPOModule(LightningModule):
         """Reset the reference and, with it, the optimizer's state."""
         self.trainer.optimizers[0].state.clear()
         assert self.policy is not None
-        reference = self.policy if self.reference == "previous" else load_policy(self.model, device=self.device)
-        self.reference_logprobs = reference_logprobs(reference, self.trainer.train_dataloader, self.device)
+        same = self.reference == "previous"
+        reference = self.policy if same else load_policy(self.model, self.policy.dtype, self.device)
+        with self.trainer.precision_plugin.forward_context():  # rounded as in training: a ratio starts at exactly 1
+            self.reference_logprobs = reference_logprobs(reference, self.trainer.train_dataloader, self.device)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         accumulate = self.trainer.accumulate_grad_batches
@@ -93,8 +95,7 @@ class StepDPOModule(LightningModule):
 
 def sequence_logprobs(policy: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
     """log p(completion | prompt) of every row, in float32: (rows,)."""
-    output = policy(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-    return completion_logprobs(output.logits, batch["input_ids"], batch["completion_mask"])
+    return completion_logprobs(*completion_logits(policy, batch))
 
 
 @torch.no_grad()

@@ -1,0 +1,193 @@
+"""The DataModule that searches: new problems every iteration, nothing searched twice, and no answer anywhere."""
+
+import asyncio
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from psr.data.jsonl import read_json, write_jsonl
+from psr.data.self_rewarding import SelfRewardingDataModule, collate_pairs, pair_batches
+from psr.data.traces import TraceJournal
+from psr.engines.base import Sampling
+from psr.errors import NoPairsError, UsageError
+from psr.prompts import Prompts
+from psr.records import StepPair, step_pairs
+from psr.search.judges import JudgeSettings
+from psr.search.step_search import SearchSettings
+from tests.scripted import END, ScriptedEngine
+
+POISON = "4711"
+"""Characters that the tokenizer can write, so that an answer that leaked would be seen."""
+
+
+def solve(prompt: str, sampling: Sampling) -> Sequence[str]:
+    """A policy that takes two steps, its first candidate the best, and a judge that sees it in both orders."""
+    lines = prompt.strip().split("\n")
+    if lines[-1].startswith("B "):
+        return ["[[A]]" if lines[-2] == "A 1" else "[[B]]"]
+    return ["1\n", "2\n"] if len(lines) == 1 else ["1" + END, "2\n"]
+
+
+def data_module(
+    folder: Path,
+    policy: Path,
+    prompts: Prompts,
+    tokenizer: PreTrainedTokenizerBase,
+    script: Any = solve,
+    **settings: Any,
+) -> tuple[SelfRewardingDataModule, ScriptedEngine]:
+    rows = [
+        {"id": f"p/{i}", "problem": f"{i}+3", "answer": POISON, "solution": f"{i}+3={POISON}\n\\boxed{{{POISON}}}"}
+        for i in range(10)
+    ]
+    write_jsonl(folder / "problems.jsonl", rows)
+    engine = ScriptedEngine(tokenizer, script)
+    engine.version = lambda: str(engine.served_version)
+    options = {"problems_per_iteration": [3, 5], "prompts": prompts, "search": SearchSettings(width=2), **settings}
+    data = SelfRewardingDataModule(
+        str(policy), str(folder / "problems.jsonl"), str(folder / "run"), engine=engine, **options
+    )
+    data.setup("fit")
+    return data, engine
+
+
+@pytest.fixture
+def make(tmp_path: Path, llama: Path, prompts: Prompts, tokenizer: PreTrainedTokenizerBase) -> Any:
+    return lambda **settings: data_module(tmp_path, llama, prompts, tokenizer, **settings)
+
+
+def pair(depth: int, prompt: tuple[int, ...], chosen: tuple[int, ...], rejected: tuple[int, ...]) -> StepPair:
+    return StepPair("p", depth, prompt, chosen, rejected, 1)
+
+
+def test_no_answer_reaches_engine_judge_or_traces(make: Any, llama: Path):
+    data, engine = make(problems_per_iteration=[10])
+    pairs = asyncio.run(data.pairs(2))
+    assert len(pairs) == 20
+    assert len(engine.prompts) == 10 * 2 * (1 + 2), "both steps of every problem, each with a judgement in both orders"
+    assert any(prompt.endswith("B 2\n") for prompt in engine.prompts)
+    assert not any(POISON in prompt for prompt in engine.prompts)
+    for path in (data.run.root).rglob("*"):
+        assert path.is_dir() or POISON not in path.read_text(encoding="utf-8"), path
+    assert POISON not in repr(data.problems)
+    assert engine.loaded == [(llama, "M1")]
+
+
+def test_iterations_get_disjoint_new_problems_in_an_order_that_the_seed_fixes(make: Any):
+    data, _ = make(problems_per_iteration=[3, 5, 2])
+    slices = [[problem.id for problem in data.problems_of(number)] for number in (2, 3, 4)]
+    assert [len(one) for one in slices] == [3, 5, 2]
+    assert sorted(name for one in slices for name in one) == [f"p/{i}" for i in range(10)]
+    again, _ = make(problems_per_iteration=[3, 5, 2])
+    assert [problem.id for problem in again.problems_of(2)] == slices[0]
+    again.setup("fit")
+    assert [problem.id for problem in again.problems_of(2)] == slices[0], "setting up twice changes nothing"
+    other, _ = make(problems_per_iteration=[3, 5, 2], seed=1)
+    assert [problem.id for problem in other.problems_of(2)] != slices[0]
+
+
+def test_more_problems_than_there_are_is_an_error_with_the_numbers(make: Any):
+    with pytest.raises(UsageError, match=r"problems_per_iteration asks for 11 .*problems\.jsonl has 10"):
+        make(problems_per_iteration=[5, 6])
+
+
+def test_the_pairs_are_those_of_the_traces(make: Any):
+    data, _ = make()
+    pairs = asyncio.run(data.pairs(2))
+    journal = TraceJournal(data.run.traces(2), "M1")
+    assert set(journal.trajectories) == {problem.id for problem in data.problems_of(2)}
+    assert pairs == [p for problem in data.problems_of(2) for p in step_pairs(journal.trajectories[problem.id])]
+    summary = read_json(data.run.iteration(2) / "search.json")
+    assert (summary["problems"], summary["pairs"], summary["finished"]) == (3, 6, 1.0)
+    assert read_json(data.run.iteration(2) / "seconds.json")["search"] > 0
+
+
+def test_complete_traces_are_not_searched_again_nor_weights_loaded(make: Any):
+    first, _ = make()
+    pairs = asyncio.run(first.pairs(2))
+    again, engine = make()
+    assert asyncio.run(again.pairs(2)) == pairs
+    assert engine.prompts == [] and engine.loaded == []
+
+
+def test_only_problems_without_a_trace_are_searched(make: Any):
+    first, _ = make()
+    pairs = asyncio.run(first.pairs(2))
+    path = first.run.traces(2)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2]) + lines[2][:50])  # killed while the third was being written
+    again, engine = make()
+    assert asyncio.run(again.pairs(2)) == pairs
+    third = json.loads(lines[2])["problem"]["problem"]
+    assert {prompt.split("\n")[0] for prompt in engine.prompts} == {third}
+
+
+def test_what_was_searched_before_an_error_stays(make: Any):
+    calls = 0
+
+    def failing(prompt: str, sampling: Sampling) -> Sequence[str]:
+        nonlocal calls
+        calls += 1
+        if calls > 8:
+            raise RuntimeError("the server is gone")
+        return solve(prompt, sampling)
+
+    broken, _ = make(script=failing, concurrency=1)
+    with pytest.raises(RuntimeError, match="the server is gone"):
+        asyncio.run(broken.pairs(2))
+    assert len(TraceJournal(broken.run.traces(2), "M1").trajectories) == 1
+    again, engine = make()
+    assert len(asyncio.run(again.pairs(2))) == 6
+    assert len({prompt.split("\n")[0] for prompt in engine.prompts}) == 2
+
+
+def test_a_later_iteration_is_searched_by_the_weights_before_it(make: Any):
+    data, engine = make()
+    asyncio.run(data.pairs(3))
+    assert engine.loaded == [(data.run.model(2), "M2")]
+    assert len(TraceJournal(data.run.traces(3), "M2").trajectories) == 5
+    asyncio.run(data.serve(2))
+    assert len(engine.loaded) == 1, "weights that are served already are not loaded again"
+
+
+def test_a_search_that_leaves_no_pair_says_what_to_change(make: Any):
+    data, _ = make(script=lambda prompt, sampling: ["1\n", "1\n"])
+    with pytest.raises(NoPairsError, match=r"search by M1 left no step pair: 3 problems.*data\.search\.temperature"):
+        asyncio.run(data.pairs(2))
+    assert read_json(data.run.iteration(2) / "search.json")["pairs"] == 0
+
+
+def test_min_margin_is_applied(make: Any):
+    data, _ = make(min_margin=2)
+    with pytest.raises(NoPairsError, match="min_margin 2"):
+        asyncio.run(data.pairs(2))
+
+
+def test_the_verifier_judge_needs_no_judgement_of_the_engine(make: Any):
+    data, engine = make(judge=JudgeSettings(kind="verifier"), verifier=lambda problem, steps, step: "1" in step)
+    assert len(asyncio.run(data.pairs(2))) == 6
+    assert not any("A " in prompt for prompt in engine.prompts)
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 4), (8, 4), (11, 4)])
+def test_pair_batches_hold_every_pair_once_under_its_index(count: int, size: int):
+    pairs = [pair(i, (i,), (1,), (2,)) for i in range(count)]
+    batches = pair_batches(pairs, size, random.Random(0))
+    assert [len(batch) for batch in batches[:-1]] == [size] * (len(batches) - 1)
+    assert sorted((index, one.depth) for batch in batches for index, one in batch) == [(i, i) for i in range(count)]
+    assert batches == pair_batches(pairs, size, random.Random(0))
+    assert count == 1 or batches != pair_batches(pairs, size, random.Random(1))
+
+
+def test_collated_rows_are_all_chosen_then_all_rejected():
+    batch = collate_pairs([(4, pair(0, (5, 6), (7,), (8, 9))), (2, pair(1, (5,), (10, 11, 12), (13,)))])
+    assert batch["index"].tolist() == [4, 2]
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 0], [5, 10, 11, 12], [5, 6, 8, 9], [5, 13, 0, 0]]
+    assert batch["completion_mask"].tolist() == [[0, 0, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1], [0, 1, 0, 0]]
+    assert torch.equal(batch["attention_mask"], (batch["input_ids"] > 0).long())

@@ -1,0 +1,175 @@
+"""Supervised data: the loss sees completions only, judges see both orders, and every sample is served once."""
+
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from psr.data.batching import Sample, pad
+from psr.data.jsonl import DataError, write_jsonl
+from psr.data.sft import SFTDataModule, eft_samples, ift_samples, length_batches
+from psr.encoding import Encoder
+from psr.errors import UsageError
+from psr.prompts import Prompts
+
+IFT = [
+    {"id": "a", "problem": "3+4", "solution": "3+4=7 \\boxed{7}", "answer": "7"},
+    {"id": "b", "problem": "3+4-5", "solution": "3+4=7\n7-5=2 \\boxed{2}", "answer": "2"},
+]
+EFT = {
+    "problem": "3+4-5",
+    "previous_steps": ["3+4=7"],
+    "chosen": "7-5=2",
+    "rejected": "7-5=3",
+    "explanations": {"chosen_first": "A same;", "rejected_first": "B same;"},
+}
+
+
+def file(folder: Path, rows: list[dict[str, Any]], name: str = "rows") -> str:
+    write_jsonl(folder / f"{name}.jsonl", rows)
+    return str(folder / f"{name}.jsonl")
+
+
+def texts(samples: list[Sample], encoder: Encoder) -> list[tuple[str, str]]:
+    return [
+        (encoder.text(sample.prompt_ids), str(encoder.tokenizer.decode(list(sample.completion_ids))))
+        for sample in samples
+    ]
+
+
+def test_a_worked_solution_is_asked_for_and_ends_in_eos(tmp_path: Path, encoder: Encoder):
+    assert texts(ift_samples(file(tmp_path, IFT), encoder), encoder) == [
+        ("3+4\n", "3+4=7 \\boxed{7}<eos>"),
+        ("3+4-5\n", "3+4=7\n7-5=2 \\boxed{2}<eos>"),
+    ]
+
+
+def test_an_answer_that_the_solution_does_not_box_is_boxed_in_its_last_step(tmp_path: Path, encoder: Encoder):
+    rows = [
+        {"problem": "3+4-5", "solution": "3+4=7\n7-5=2\n", "answer": "2"},  # as in GSM8K
+        {"problem": "3+4-5", "solution": "3+4=\\boxed{7}\n7-5=2", "answer": 2},
+        {"problem": "3+4-5", "solution": "3+4=7\n7-5=2"},
+    ]
+    assert [text for _, text in texts(ift_samples(file(tmp_path, rows), encoder), encoder)] == [
+        "3+4=7\n7-5=2 \\boxed{2}<eos>",
+        "3+4=\\boxed{7}\n7-5=2 \\boxed{2}<eos>",
+        "3+4=7\n7-5=2<eos>",
+    ]
+
+
+def test_blank_lines_of_a_solution_are_not_steps(tmp_path: Path, encoder: Encoder):
+    rows = [{"problem": "3+4-5", "solution": "3+4=7\n\n \n7-5=2 \\boxed{2}\n\n"}]
+    [(_, text)] = texts(ift_samples(file(tmp_path, rows), encoder), encoder)
+    assert text == "3+4=7\n7-5=2 \\boxed{2}<eos>"
+
+
+def test_steps_are_numbered_in_the_papers_format(tmp_path: Path, bpe):
+    encoder = Encoder(bpe, Prompts())
+    [_, (prompt, solution)] = texts(ift_samples(file(tmp_path, IFT), encoder), encoder)
+    assert "Problem: 3+4-5\n" in prompt
+    assert solution == "Step 1: 3+4=7\nStep 2: 7-5=2 \\boxed{2}<eos>"
+
+
+def test_a_judged_pair_is_learnt_in_both_orders_verdict_last(tmp_path: Path, encoder: Encoder):
+    assert texts(eft_samples(file(tmp_path, [EFT]), encoder), encoder) == [
+        ("3+4-5\n3+4=7\nA 7-5=2\nB 7-5=3\n", "A same;[[A]]<eos>"),
+        ("3+4-5\n3+4=7\nA 7-5=3\nB 7-5=2\n", "B same;[[B]]<eos>"),
+    ]
+
+
+def test_without_explanations_only_the_verdict_is_learnt(tmp_path: Path, encoder: Encoder):
+    row = {name: value for name, value in EFT.items() if name != "explanations"}
+    completions = [text for _, text in texts(eft_samples(file(tmp_path, [row]), encoder), encoder)]
+    assert completions == ["[[A]]<eos>", "[[B]]<eos>"]
+
+
+def test_a_judge_is_trained_on_the_prompt_that_it_is_asked_in_the_search(tmp_path: Path, bpe):
+    """What search makes of the policy's own steps is, token by token, what EFT rows were made into."""
+    encoder = Encoder(bpe, Prompts())
+    first, _ = eft_samples(file(tmp_path, [EFT]), encoder)
+    assert first.prompt_ids == encoder.judge("3+4-5", "Step 1: 3+4=7\n", "Step 2: 7-5=2\n", "Step 2: 7-5=3\n")
+
+
+def test_padding_masks_prompt_and_padding_from_the_loss():
+    batch = pad([Sample((5, 6), (7,)), Sample((8,), (9, 10, 11))])
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 0], [8, 9, 10, 11]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+    assert batch["completion_mask"].tolist() == [[0, 0, 1, 0], [0, 1, 1, 1]]
+
+
+def samples(count: int) -> list[Sample]:
+    rng = random.Random(1)
+    return [Sample((i,), tuple(range(rng.randint(1, 60)))) for i in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 7, 64, 1000])
+def test_length_batches_serve_every_sample_exactly_once(count: int):
+    made = samples(count)
+    for rng in (None, random.Random(0)):
+        batches = length_batches(made, 8, rng)
+        assert Counter(sample for batch in batches for sample in batch) == Counter(made)
+        assert max(map(len, batches)) <= 8
+        assert sum(len(batch) < 8 for batch in batches) <= 1
+
+
+def test_length_batches_waste_little_padding_and_differ_by_seed():
+    made = samples(1000)
+
+    def padding(batches: list[list[Sample]]) -> float:
+        width = sum(len(batch) * max(map(len, batch)) for batch in batches)
+        return 1 - sum(map(len, made)) / width
+
+    assert padding(length_batches(made, 8, random.Random(0))) < 0.1
+    assert padding([made[i : i + 8] for i in range(0, 1000, 8)]) > 0.3
+    assert length_batches(made, 8, random.Random(0)) == length_batches(made, 8, random.Random(0))
+    assert length_batches(made, 8, random.Random(0)) != length_batches(made, 8, random.Random(1))
+
+
+def module(folder: Path, policy: Path, prompts: Prompts, **settings: Any) -> SFTDataModule:
+    ift, eft = file(folder, IFT, "ift"), file(folder, [EFT, EFT], "eft")
+    return SFTDataModule(**{"model": str(policy), "ift": ift, "eft": eft, "prompts": prompts, **settings})
+
+
+def test_the_data_module_mixes_solutions_and_judgements(tmp_path: Path, llama: Path, prompts: Prompts):
+    data = module(tmp_path, llama, prompts, batch_size=4)
+    data.setup("fit")
+    assert len(data.train_samples) == 2 + 4
+    batches = list(data.train_dataloader())
+    assert sorted(len(batch["input_ids"]) for batch in batches) == [2, 4]
+    shown = sum(int(batch["completion_mask"].sum()) for batch in batches)
+    assert shown == sum(len(sample.completion_ids) for sample in data.train_samples)
+    assert all(torch.equal(b["completion_mask"] & b["attention_mask"], b["completion_mask"]) for b in batches)
+    assert data.val_dataloader() == []
+
+
+def test_validation_is_served_in_a_fixed_order(tmp_path: Path, llama: Path, prompts: Prompts):
+    data = module(tmp_path, llama, prompts, val_ift=file(tmp_path, IFT, "val"), eft=None)
+    data.setup("fit")
+    assert len(data.train_samples) == len(data.val_samples) == 2
+    [batch], [again] = list(data.val_dataloader()), list(data.val_dataloader())
+    assert torch.equal(batch["input_ids"], again["input_ids"])
+
+
+def test_samples_longer_than_max_tokens_are_left_out_and_counted(
+    tmp_path: Path, llama: Path, prompts: Prompts, capsys: pytest.CaptureFixture[str]
+):
+    data = module(tmp_path, llama, prompts, eft=None, max_tokens=20)
+    data.setup("fit")
+    assert [len(sample) for sample in data.train_samples] == [14]
+    assert "1 of 2 samples exceed 20 tokens" in capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"max_tokens is 3, and none of 2 samples"):
+        module(tmp_path, llama, prompts, eft=None, max_tokens=3).setup("fit")
+
+
+def test_limit_takes_the_first_rows_of_each_file(tmp_path: Path, llama: Path, prompts: Prompts):
+    data = module(tmp_path, llama, prompts, limit=1)
+    data.setup("fit")
+    assert len(data.train_samples) == 1 + 2, "one solution, and one pair in both orders"
+
+
+def test_a_row_without_a_field_is_named(tmp_path: Path, encoder: Encoder):
+    with pytest.raises(DataError, match="line 1: field 'rejected' is missing"):
+        eft_samples(file(tmp_path, [{name: EFT[name] for name in ("problem", "previous_steps", "chosen")}]), encoder)

@@ -1,0 +1,381 @@
+"""The in-process engine against transformers itself, and that a batch is nobody's business but the engine's."""
+
+import asyncio
+import math
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from torch.nn.modules.module import register_module_forward_hook
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from psr.data.tiny_tokenizer import build_tokenizer
+from psr.encoding import Encoder
+from psr.engines.base import Completion, Engine, EngineError, PromptTooLong, Sampling
+from psr.engines.local import LocalEngine
+from psr.modules.policy import export_policy, new_policy
+from tests.conftest import CONTEXT, TINY, PolicyMaker
+
+T = TypeVar("T")
+PROBLEMS = ["3", "3+4-5", "17+8-9+11\n17+8=25\n", "1+2", "99-19-19-19-19"]
+SAMPLED = Sampling(max_new_tokens=12, temperature=1.0, n=3, seed=5)
+
+
+def serve(folder: Path, ask: Callable[[LocalEngine], Awaitable[T]], **options: Any) -> T:
+    """What `ask` gets from an engine that serves the folder as M1."""
+
+    async def main() -> T:
+        engine = LocalEngine(**options)
+        await engine.load_weights(folder, "M1")
+        return await ask(engine)
+
+    return asyncio.run(main())
+
+
+@pytest.fixture
+def asked(encoder: Encoder) -> list[tuple[int, ...]]:
+    return [encoder.reason(problem) for problem in PROBLEMS]
+
+
+def transformers_model(folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32).eval()
+
+
+def next_logits(model: PreTrainedModel, prompt: tuple[int, ...], completion: tuple[int, ...]) -> torch.Tensor:
+    """The logits before every token of the completion, by one forward: (tokens, vocabulary)."""
+    with torch.no_grad():
+        return model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
+
+
+@contextmanager
+def counted_forwards() -> Iterator[list[int]]:
+    """The number of rows of every forward of a whole model."""
+    rows: list[int] = []
+
+    def count(module: torch.nn.Module, args: Any, output: Any) -> None:
+        if isinstance(module, PreTrainedModel) and hasattr(output, "logits"):
+            rows.append(len(output.logits))
+
+    handle = register_module_forward_hook(count)
+    try:
+        yield rows
+    finally:
+        handle.remove()
+
+
+def test_greedy_is_transformers_generate_token_by_token(policy: Path, asked: list[tuple[int, ...]]):
+    got = serve(policy, lambda engine: engine.generate(asked, Sampling(max_new_tokens=30)))
+    model = transformers_model(policy)
+    for prompt, [completion] in zip(asked, got, strict=True):
+        ids = torch.tensor([prompt])
+        mask = torch.ones_like(ids)
+        expected = model.generate(ids, attention_mask=mask, max_new_tokens=30, do_sample=False)[0, len(prompt) :]
+        assert completion.token_ids == tuple(expected.tolist())
+        assert completion.weights_version == "M1"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_logprob_is_that_of_a_full_forward_at_the_sampling_temperature(
+    policy: Path, asked: list[tuple[int, ...]], temperature: float
+):
+    sampling = Sampling(max_new_tokens=12, temperature=temperature, n=2, seed=1)
+    got = serve(policy, lambda engine: engine.generate(asked, sampling))
+    model = transformers_model(policy)
+    for prompt, completions in zip(asked, got, strict=True):
+        for one in completions:
+            logprobs = (next_logits(model, prompt, one.token_ids) / (temperature or 1.0)).log_softmax(-1)
+            expected = logprobs.gather(1, torch.tensor(one.token_ids)[:, None]).sum()
+            assert one.logprob == pytest.approx(expected.item(), abs=1e-3)
+
+
+def test_what_is_sampled_does_not_depend_on_the_batch(policy: Path, asked: list[tuple[int, ...]]):
+    alone = serve(policy, lambda engine: engine.generate(asked[1:2], SAMPLED))
+
+    async def in_company(engine: LocalEngine) -> list[list[list[Completion]]]:
+        others = [engine.generate([prompt], Sampling(25, 1.0, n=4, seed=i)) for i, prompt in enumerate(asked)]
+        greedy = engine.generate(asked, Sampling(5))
+        return await asyncio.gather(*others, greedy, engine.generate(asked[1:2], SAMPLED))
+
+    for options in ({}, {"max_batch": 3}):
+        company = serve(policy, in_company, **options)[-1]
+        assert [one.token_ids for one in company[0]] == [one.token_ids for one in alone[0]]
+        assert [one.logprob for one in company[0]] == pytest.approx([one.logprob for one in alone[0]], abs=1e-3)
+
+
+def test_replies_come_in_the_order_of_the_prompts_with_n_each(qwen2: Path, asked: list[tuple[int, ...]]):
+    got = serve(qwen2, lambda engine: engine.generate(asked, SAMPLED))
+    assert [len(completions) for completions in got] == [3] * len(asked)
+    for prompt, completions in zip(asked, got, strict=True):
+        again = serve(qwen2, lambda engine, p=prompt: engine.generate([p], SAMPLED))[0]
+        assert [one.token_ids for one in completions] == [one.token_ids for one in again]
+
+
+def test_the_seed_fixes_what_is_sampled_and_each_of_n_is_another(qwen2: Path, asked: list[tuple[int, ...]]):
+    def tokens(seed: int) -> list[tuple[int, ...]]:
+        sampling = Sampling(max_new_tokens=12, temperature=1.0, n=4, seed=seed)
+        return [one.token_ids for one in serve(qwen2, lambda engine: engine.generate(asked[:1], sampling))[0]]
+
+    assert tokens(0) == tokens(0)
+    assert len({*tokens(0), *tokens(1)}) == 8
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.7)])
+def test_tokens_are_drawn_from_the_tempered_nucleus(
+    qwen2: Path, asked: list[tuple[int, ...]], temperature: float, top_p: float
+):
+    count = 3000
+    sampling = Sampling(max_new_tokens=1, temperature=temperature, top_p=top_p, n=count, seed=3)
+    [completions] = serve(qwen2, lambda engine: engine.generate(asked[1:2], sampling), max_batch=count)
+    drawn = Counter(one.token_ids[0] for one in completions)
+    probs = (next_logits(transformers_model(qwen2), asked[1], (0,))[0] / temperature).softmax(-1)
+    ordered = sorted(enumerate(probs.tolist()), key=lambda item: -item[1])
+    nucleus: dict[int, float] = {}
+    for token, p in ordered:
+        if sum(nucleus.values()) < top_p:
+            nucleus[token] = p
+    assert set(drawn) <= set(nucleus)
+    assert len(nucleus) > 2 and (top_p == 1.0 or len(nucleus) < len(ordered) / 2)
+    for token, p in nucleus.items():
+        share = p / sum(nucleus.values())
+        assert drawn[token] / count == pytest.approx(share, abs=4.5 * math.sqrt(share * (1 - share) / count) + 1e-3)
+
+
+@pytest.mark.parametrize("spread", [0.01, 0.5])
+def test_a_large_vocabulary_is_drawn_from_the_same_nucleus(tmp_path: Path, spread: float):
+    """Nuclei of nearly all and of few of the tokens of a vocabulary that is too large to be sorted whole."""
+    large = build_tokenizer()
+    large.add_tokens([f"<{i}>" for i in range(3000)])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        export_policy(new_policy("qwen2", {**TINY, "initializer_range": spread}, large), large, tmp_path / "large")
+    count, prompt = 1500, (11, 12, 13)
+    wide = Sampling(max_new_tokens=1, temperature=1.0, top_p=0.95, n=count, seed=1)
+
+    async def ask(engine: LocalEngine) -> list[list[list[Completion]]]:
+        narrow = replace(wide, top_p=0.2, n=20)
+        return await asyncio.gather(engine.generate([prompt], wide), engine.generate([prompt], narrow))
+
+    [[completions], [narrow]] = serve(tmp_path / "large", ask, max_batch=2 * count)
+    probs = next_logits(transformers_model(tmp_path / "large"), prompt, (0,))[0].softmax(-1)
+    ordered, order = probs.sort(descending=True)
+    before = ordered.cumsum(0) - ordered
+    for top_p, drawn in ((0.95, completions), (0.2, narrow)):
+        assert {one.token_ids[0] for one in drawn} <= set(order[before < top_p + 1e-6].tolist())
+    ranks = order.argsort()[torch.tensor([one.token_ids[0] for one in completions])]
+    for top in (50, 1024, 2000):
+        share = min(1.0, ordered[:top].sum().item() / 0.95)
+        assert (ranks < top).float().mean().item() == pytest.approx(share, abs=0.06)
+
+
+def test_a_tiny_nucleus_is_greedy(qwen2: Path, asked: list[tuple[int, ...]]):
+    greedy = serve(qwen2, lambda engine: engine.generate(asked, Sampling(10)))
+    nucleus = serve(qwen2, lambda engine: engine.generate(asked, Sampling(10, temperature=1.0, top_p=1e-6)))
+    assert [one.token_ids for [one] in nucleus] == [one.token_ids for [one] in greedy]
+
+
+def test_a_completion_ends_at_eos_a_stop_text_or_its_length(qwen2: Path, encoder: Encoder):
+    stops = ("+", "=[", "9:")
+    sampling = Sampling(max_new_tokens=20, temperature=1.5, n=400, seed=2, stop=stops)
+    [completions] = serve(qwen2, lambda engine: engine.generate([encoder.reason("3+4")], sampling))
+    eos = encoder.tokenizer.eos_token_id
+    reasons = Counter(one.finish_reason for one in completions)
+    assert min(reasons[reason] for reason in ("eos", "stop", "length")) > 5
+    for one in completions:
+        before = encoder.text(one.token_ids[:-1])
+        assert eos not in one.token_ids[:-1]
+        assert not any(stop in before for stop in stops)
+        assert one.text == encoder.text(one.token_ids)
+        if one.finish_reason == "eos":
+            assert one.token_ids[-1] == eos
+        elif one.finish_reason == "stop":
+            assert any(stop in one.text for stop in stops)
+        else:
+            assert len(one.token_ids) == 20
+    across = [one for one in completions if any(stop in one.text for stop in stops[1:])]
+    assert across, "no completion ended in a stop text of two tokens: the test proves too little"
+
+
+def test_every_token_decoded_is_counted(qwen2: Path, asked: list[tuple[int, ...]]):
+    async def ask(engine: LocalEngine) -> tuple[int, int]:
+        assert engine.generated_tokens == 0
+        got = await engine.generate(asked, SAMPLED)
+        return engine.generated_tokens, sum(len(one.token_ids) for completions in got for one in completions)
+
+    counted, made = serve(qwen2, ask)
+    assert counted == made
+
+
+def test_choice_logprobs_are_those_of_a_full_forward(policy: Path, asked: list[tuple[int, ...]]):
+    choices = [4, 30, 7]
+    for options in ({}, {"max_batch": 2}):
+        got = serve(policy, lambda engine: engine.choice_logprobs(asked, choices), **options)
+        model = transformers_model(policy)
+        for prompt, logprobs in zip(asked, got, strict=True):
+            expected = next_logits(model, prompt, (0,))[0].log_softmax(-1)[choices]
+            assert logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_scoring_and_generating_at_the_same_time_leave_each_other_alone(qwen2: Path, asked: list[tuple[int, ...]]):
+    async def ask(engine: LocalEngine) -> tuple[Any, Any, Any, Any]:
+        together = await asyncio.gather(engine.generate(asked, SAMPLED), engine.choice_logprobs(asked, [3, 4]))
+        return *together, await engine.generate(asked, SAMPLED), await engine.choice_logprobs(asked, [3, 4])
+
+    generated, scored, generated_alone, scored_alone = serve(qwen2, ask)
+    assert [one.token_ids for row in generated for one in row] == [
+        one.token_ids for row in generated_alone for one in row
+    ]
+    assert torch.allclose(torch.tensor(scored), torch.tensor(scored_alone), atol=1e-5)
+
+
+def test_concurrent_requests_are_decoded_together(qwen2: Path, encoder: Encoder):
+    rng = random.Random(0)
+    problems = [encoder.reason(f"{rng.randrange(99)}+{rng.randrange(99)}") for _ in range(60)]
+    sampling = Sampling(max_new_tokens=8, temperature=1.0)
+
+    async def one(engine: LocalEngine, prompt: tuple[int, ...], pauses: int) -> None:
+        for _ in range(pauses):  # coroutines do not all arrive in the same turn of the loop
+            await asyncio.sleep(0)
+        await engine.generate([prompt], sampling)
+        await engine.generate([prompt], sampling)
+
+    async def ask(engine: LocalEngine) -> None:
+        await asyncio.gather(*(one(engine, prompt, i % 4) for i, prompt in enumerate(problems)))
+
+    with counted_forwards() as rows:
+        serve(qwen2, ask)
+    assert len(rows) <= 2 * 8
+    assert rows[0] == len(set(problems))
+
+
+def test_n_completions_of_a_prompt_share_its_prefill(qwen2: Path, asked: list[tuple[int, ...]]):
+    with counted_forwards() as rows:
+        serve(qwen2, lambda engine: engine.generate(asked[:2], replace(SAMPLED, n=6)))
+    assert rows[0] == 2
+    assert rows[1] <= 12
+
+
+def test_max_batch_bounds_what_is_decoded_together(qwen2: Path, asked: list[tuple[int, ...]]):
+    with counted_forwards() as rows:
+        serve(qwen2, lambda engine: engine.generate(asked, SAMPLED), max_batch=4)
+    assert max(rows) == 4
+
+
+def test_new_weights_answer_otherwise_and_under_their_version(make_policy: PolicyMaker, asked: list[tuple[int, ...]]):
+    async def ask(engine: LocalEngine) -> list[list[Completion]]:
+        replies = []
+        for version, seed in (("M1", 0), ("M2", 1), ("M3", 0)):
+            await engine.load_weights(make_policy("qwen2", seed), version)
+            assert await engine.health() == engine.served_version == version
+            replies.append([one for [one] in await engine.generate(asked, Sampling(12))])
+        return replies
+
+    first, second, third = asyncio.run(ask(LocalEngine()))
+    assert [{one.weights_version for one in replies} for replies in (first, second, third)] == [{"M1"}, {"M2"}, {"M3"}]
+    assert [one.token_ids for one in first] == [one.token_ids for one in third]
+    assert all(one.token_ids != other.token_ids for one, other in zip(first, second, strict=True))
+
+
+def test_without_weights_every_request_says_so(qwen2: Path, asked: list[tuple[int, ...]]):
+    async def ask(engine: LocalEngine) -> None:
+        for request in (engine.generate(asked, SAMPLED), engine.choice_logprobs(asked, [1]), engine.health()):
+            with pytest.raises(EngineError, match="no weights yet: call load_weights"):
+                await request
+
+    engine = LocalEngine()
+    assert engine.served_version is None
+    asyncio.run(ask(engine))
+
+    async def closed(engine: LocalEngine) -> None:
+        await engine.close()
+        await ask(engine)
+
+    serve(qwen2, closed)
+
+
+def test_a_prompt_without_room_is_refused_with_the_numbers(qwen2: Path):
+    async def ask(engine: LocalEngine) -> list[list[Completion]]:
+        with pytest.raises(PromptTooLong, match=f"prompt of {CONTEXT} tokens .* context of {CONTEXT} tokens"):
+            await engine.generate([(5,), (5,) * CONTEXT], Sampling(4))
+        with pytest.raises(PromptTooLong, match=f"{CONTEXT + 7} tokens"):
+            await engine.choice_logprobs([(5,) * (CONTEXT + 7)], [1])
+        return await engine.generate([(5,) * (CONTEXT - 3)], Sampling(50, temperature=1.0, n=20))
+
+    [completions] = serve(qwen2, ask)
+    assert max(len(one.token_ids) for one in completions) == 3
+    assert {one.finish_reason for one in completions if len(one.token_ids) < 3} <= {"eos"}
+
+
+def test_an_exception_reaches_everyone_who_waits_and_the_engine_goes_on(qwen2: Path, asked: list[tuple[int, ...]]):
+    outside_of_the_vocabulary = (10_000,)
+
+    async def ask(engine: LocalEngine) -> list[Any]:
+        broken = engine.generate([outside_of_the_vocabulary], Sampling(4))
+        others = [engine.generate([prompt], Sampling(4)) for prompt in asked]
+        errors = await asyncio.gather(broken, *others, return_exceptions=True)
+        return [errors, await engine.generate(asked, Sampling(4))]
+
+    errors, after = serve(qwen2, ask)
+    assert len(errors) == len(asked) + 1
+    assert all(isinstance(error, IndexError) for error in errors)
+    assert len(after) == len(asked)
+
+
+def test_a_failed_run_leaves_the_engine_usable(qwen2: Path, asked: list[tuple[int, ...]]):
+    """An error elsewhere cancels the waiting coroutines; a later event loop loads weights and asks again."""
+    engine = LocalEngine()
+
+    async def failing() -> None:
+        await engine.load_weights(qwen2, "M1")
+        waiting = asyncio.ensure_future(engine.generate(asked, Sampling(4)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        asyncio.run(failing())
+
+    async def again() -> list[list[Completion]]:
+        await engine.load_weights(qwen2, "M2")
+        return await engine.generate(asked, Sampling(4))
+
+    assert len(asyncio.run(again())) == len(asked)
+
+
+def test_weights_cannot_change_under_a_request(qwen2: Path, asked: list[tuple[int, ...]]):
+    async def ask(engine: LocalEngine) -> None:
+        waiting = asyncio.ensure_future(engine.generate(asked, Sampling(4)))
+        await asyncio.sleep(0)
+        with pytest.raises(EngineError, match="while requests are waiting"):
+            await engine.load_weights(qwen2, "M2")
+        assert {one.weights_version for [one] in await waiting} == {"M1"}
+
+    serve(qwen2, ask)
+
+
+def test_bfloat16_generates_and_scores(policy: Path, asked: list[tuple[int, ...]]):
+    async def ask(engine: LocalEngine) -> tuple[Any, Any]:
+        return await engine.generate(asked, SAMPLED), await engine.choice_logprobs(asked, [4, 5])
+
+    generated, scored = serve(policy, ask, dtype="bfloat16")
+    exact = serve(policy, lambda engine: engine.choice_logprobs(asked, [4, 5]))
+    assert all(one.token_ids and math.isfinite(one.logprob) for row in generated for one in row)
+    assert torch.allclose(torch.tensor(scored), torch.tensor(exact), atol=0.3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"dtype": "float8"}, r"engine\.dtype is 'float8': choose .*bfloat16"), ({"max_batch": 0}, r"engine\.max_batch")],
+)
+def test_settings_that_cannot_work_are_named(options: dict[str, Any], message: str):
+    with pytest.raises(EngineError, match=message):
+        LocalEngine(**options)
+
+
+def test_it_is_an_engine():
+    assert isinstance(LocalEngine(), Engine)

@@ -1,0 +1,57 @@
+"""The tiny recipe in a process of its own, for the end-to-end tests: run to its end, or started to be killed."""
+
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TINY = Path(__file__).parent / "tiny"
+JUDGE = "random"  # the tiny policy hardly ever writes a verdict
+LIMIT = 900
+"""Seconds after which a process counts as hung; a whole run takes some twenty, or many more on a busy machine."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A process that came to its end, and the run directory that it worked in."""
+
+    folder: Path
+    code: int
+    stdout: str
+    stderr: str
+
+
+def command(folder: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "psr.cli", "run", str(TINY), "--run-dir", str(folder), "--judge", JUDGE, *options]
+
+
+def environment() -> dict[str, str]:
+    """One thread, a usual terminal's width, no network."""
+    small = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    return {**os.environ, **small, "COLUMNS": "80", "WANDB_MODE": "offline", "PYTHONPATH": str(ROOT)}
+
+
+def run_tiny(folder: Path, *options: str) -> Finished:
+    """`psr run` on the tiny recipe as a user starts it, to its end."""
+    done = subprocess.run(
+        command(folder, *options), env=environment(), cwd=folder.parent, capture_output=True, text=True, timeout=LIMIT
+    )
+    return Finished(folder, done.returncode, done.stdout, done.stderr)
+
+
+@functools.cache
+def finished_run() -> Finished:
+    """One whole run, the same for every test that asks; nobody may change its folder."""
+    folder = Path(tempfile.mkdtemp(prefix="psr-tiny-")) / "run"
+    finished = run_tiny(folder)
+    assert finished.code == 0, finished.stderr[-3000:]
+    return finished
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder`, by its relative path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -1,0 +1,170 @@
+"""Every YAML file of configs/ is parsed by the real parser, and everything that it configures is made.
+
+A recipe's files are found through its recipe.yaml; files that nothing names are overlays, or fail the test. The files
+that configs name (models, data) are tiny stand-ins.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonargparse import CLI, ArgumentParser, capture_parser
+from lightning import LightningDataModule, LightningModule, Trainer
+
+from psr.cli import LIGHTNING_COMMANDS, commands, underscored
+from psr.data.jsonl import write_jsonl
+from psr.lightning_cli import PSRLightningCLI
+from psr.run import Stage, read_overlay, read_recipe, read_variables, stage_arguments
+from tests.recipes.tiny_run import ROOT, TINY
+
+CONFIGS = ROOT / "configs"
+RECIPES = [*sorted(path.parent for path in CONFIGS.glob("*/recipe.yaml")), TINY]
+ROW = {  # of every kind of file at once
+    "problem": "07+30-10",
+    "answer": "27",
+    "solution": "07+30=37\n37-10=27 \\boxed{27}",
+    "previous_steps": ["07+30=37"],
+    "chosen": "37-10=27 \\boxed{27}",
+    "rejected": "37-10=17 \\boxed{17}",
+}
+
+
+class ParsedCLI(PSRLightningCLI):
+    """All of `psr fit` but the fit."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def stages_of(recipe: Path) -> list[Stage]:
+    return [Stage(**stage) for stage in read_recipe(recipe)["stages"]]
+
+
+def named_by_stages(recipe: Path) -> set[str]:
+    """The files of the recipe's folder that the commands of its stages name."""
+    return {name for stage in stages_of(recipe) for name in re.findall(r"\{recipe\}/([\w.-]+)", stage.command)}
+
+
+def overlays_of(recipe: Path) -> list[str]:
+    rest = {path.name for path in recipe.glob("*.yaml")} - named_by_stages(recipe) - {"recipe.yaml"}
+    return sorted(name.removesuffix(".yaml") for name in rest)
+
+
+def cases() -> Iterator[Any]:
+    for recipe in RECIPES:
+        for stage in stages_of(recipe):
+            yield pytest.param(recipe, stage, None, id=f"{recipe.name}-{stage.name}")
+        for overlay in overlays_of(recipe):
+            on_top = yaml.safe_load((recipe / f"{overlay}.yaml").read_text())
+            for stage in stages_of(recipe):
+                if stage.name in on_top:
+                    yield pytest.param(recipe, stage, overlay, id=f"{recipe.name}-{stage.name}-{overlay}")
+
+
+def texts(value: Any) -> Iterator[str]:
+    """All strings in a parsed YAML document."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from texts(one)
+    elif isinstance(value, str):
+        yield value
+
+
+def command_parser() -> ArgumentParser:
+    return capture_parser(lambda: CLI(commands(), args=[]))
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    return tmp_path
+
+
+def stand_in(name: str, policy: Path) -> None:
+    """Put something small where a config names a model or a data file."""
+    path = Path(name)
+    if path.suffix == ".jsonl" and not path.exists():
+        write_jsonl(path, [{"id": str(i), **ROW} for i in range(4)])
+    elif path.parent.name == "models" and not path.is_absolute() and not path.exists():
+        shutil.copytree(policy, path)
+
+
+def arguments_of(recipe: Path, stage: Stage, overlay: str | None, run_dir: Path, policy: Path) -> list[str]:
+    """The stage's command line as `psr run` makes it, with a stand-in for every file that it or its configs name."""
+    spec = read_recipe(recipe)
+    folders = {name: str(run_dir / name) for name in spec.get("folders", {})}
+    for folder in folders.values():
+        Path(folder).mkdir(exist_ok=True)
+    values = {**read_variables(spec, folders), "recipe": str(recipe), "seed": "3", "judge": "random"}
+    on_top = read_overlay(recipe, overlay, [one.name for one in stages_of(recipe)]).get(stage.name)
+    arguments = stage_arguments(stage, values, on_top, run_dir)
+    for argument in arguments:
+        stand_in(argument, policy)
+        if argument.endswith(".yaml"):
+            for text in texts(yaml.safe_load(Path(argument).read_text())):
+                stand_in(text, policy)
+    return arguments
+
+
+def test_every_yaml_file_belongs_to_a_recipe():
+    """A config elsewhere would be one that no test reads: give it a recipe folder, or a test here."""
+    assert RECIPES[:-1]
+    found = set(CONFIGS.rglob("*.yaml")) | set(CONFIGS.rglob("*.yml"))
+    covered = {path for recipe in RECIPES for path in recipe.glob("*.yaml")}
+    assert not [str(path.relative_to(CONFIGS)) for path in sorted(found - covered)]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_every_file_of_a_recipe_is_a_stages_or_an_overlay(recipe: Path):
+    for name in named_by_stages(recipe):
+        assert (recipe / name).is_file(), f"{recipe.name}/recipe.yaml names {name}"
+    stages = [stage.name for stage in stages_of(recipe)]
+    assert len(set(stages)) == len(stages)
+    for overlay in overlays_of(recipe):
+        on_top = read_overlay(recipe, overlay, stages)
+        assert on_top, f"{overlay}.yaml is named by no stage and changes none"
+
+
+@pytest.mark.parametrize(("recipe", "stage", "overlay"), cases())
+def test_a_stage_is_parsed_and_everything_in_it_is_made(
+    recipe: Path, stage: Stage, overlay: str | None, run_dir: Path, llama: Path
+):
+    command, *options = arguments = arguments_of(recipe, stage, overlay, run_dir, llama)
+    if command not in LIGHTNING_COMMANDS:
+        parser = command_parser()
+        parser.instantiate_classes(parser.parse_args([underscored(argument) for argument in arguments]))
+        return
+    cli = ParsedCLI(args=arguments)
+    assert isinstance(cli.model, LightningModule)
+    assert isinstance(cli.datamodule, LightningDataModule)
+    assert isinstance(cli.trainer, Trainer) and cli.trainer.callbacks
+    assert cli.config[command]["data"]["init_args"]["model"] == cli.config[command]["model"]["init_args"]["model"]
+    if "--seed_everything" in options:
+        assert cli.config[command]["data"]["init_args"]["seed"] == 3
+    if overlay is not None:
+        assert_is_on_top(read_overlay(recipe, overlay, [stage.name])[stage.name], cli.config[command].as_dict())
+
+
+def assert_is_on_top(on_top: dict[str, Any], config: dict[str, Any]) -> None:
+    """Every setting of the overlay has arrived."""
+    for name, value in on_top.items():
+        if isinstance(value, dict):
+            assert_is_on_top(value, config[name])
+        elif not isinstance(value, list | str):
+            assert config[name] == value, name
+
+
+def test_the_stand_ins_hide_no_unknown_setting(run_dir: Path, llama: Path):
+    """The test of the test: one wrong name in a config is an error here."""
+    [stage] = [stage for stage in stages_of(TINY) if stage.name == "sft"]
+    arguments = arguments_of(TINY, stage, None, run_dir, llama)
+    (run_dir / "wrong.yaml").write_text("data: {init_args: {batch_sizes: 3}}")
+    with pytest.raises(Exception, match="batch_sizes"):
+        ParsedCLI(args=[*arguments, "--config", "wrong.yaml"])
