@@ -1,4 +1,4 @@
-"""Runs the quickstart with every judge and several seeds, and prints the README's table: `python benchmarks/quickstart.py`.
+"""Runs the quickstart with every judge and several seeds, and prints the table of the README.
 
 Resumable: runs that are complete are only read. Judges of the same seed share data and M1, which no judge touches, so
 those stages are copied from the seed's first run. `--json OUT` writes the figures, `--plot OUT.svg` draws them.
@@ -94,7 +94,8 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
         style = "--" if result["overlay"] else "-"
         label = f"{result['judge']}{', ' + result['overlay'] if result['overlay'] else ''}, seed {result['seed']}"
         alpha = 1.0 if first_of_kind else 0.5
-        axes.plot(models, accuracies(result), style, marker="o", color=colours[result["judge"]], alpha=alpha, label=label)
+        colour = colours[result["judge"]]
+        axes.plot(models, accuracies(result), style, marker="o", color=colour, alpha=alpha, label=label)
     axes.set(ylabel="greedy accuracy, %", ylim=(0, 100), title="Quickstart: 500 held-out problems, by judge")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")

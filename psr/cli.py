@@ -44,6 +44,15 @@ def commands() -> dict[str, Any]:
     }
 
 
+def own_cli(args: list[str]) -> None:
+    """Run one of the other commands."""
+    chosen = commands()
+    if args and isinstance(chosen.get(args[0]), dict):  # alone: two levels down, jsonargparse loses its own messages
+        CLI(chosen[args[0]], args=args[1:], prog=f"psr {args[0]}")
+    else:
+        CLI(chosen, args=args, prog="psr", description=DESCRIPTION)
+
+
 def underscored(argument: str) -> str:
     """`--run-dir` may be written for `--run_dir`: option names take dashes, values stay as they are."""
     if not argument.startswith("--"):
@@ -59,7 +68,7 @@ def main(args: list[str] | None = None) -> None:
         if args and args[0] in LIGHTNING_COMMANDS:
             lightning_cli(args)
         else:
-            CLI(commands(), args=[underscored(arg) for arg in args], prog="psr", description=DESCRIPTION)
+            own_cli([underscored(arg) for arg in args])
     except USER_ERRORS as error:
         sys.exit(f"psr: {error}")
 

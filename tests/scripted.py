@@ -1,5 +1,6 @@
 """An engine and a judge that follow a script, for units above them; every prompt they were given is kept."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,3 +90,10 @@ def candidate(text: str, encoder: Encoder | None = None, final: bool = False) ->
     """A candidate step; without an encoder its token ids are its characters' code points."""
     ids = encoder.completion(text, final) if encoder else tuple(map(ord, text))
     return Candidate(ids, text, -1.0, final)
+
+
+def adds_up(problem: str, steps: Sequence[str], step: str) -> bool:
+    """A verifier: right is an equation that holds and starts from the result before it ("13+14=27", "27-15:...=12")."""
+    match = re.fullmatch(r"(\d+)([+-]\d+)(?::.*)?=(\d+)", step.strip())
+    start = steps[-1].strip().rpartition("=")[2] if steps else re.split(r"[+-]", problem)[0]
+    return match is not None and match[1] == start and int(match[1]) + int(match[2]) == int(match[3])

@@ -96,7 +96,7 @@ def test_help_of_run_has_a_line_for_every_option(capsys: pytest.CaptureFixture[s
         (
             "--data.help",
             "psr.data.self_rewarding.SelfRewardingDataModule",
-            ("search.width", "candidates per step (w)", "judge.kind", "how many new problems each iteration searches"),
+            ("how a problem is searched", "who judges", "how many new problems each iteration searches"),
         ),
         ("--data.help", "psr.data.sft.SFTDataModule", ("longer samples are left out", "templates and step format")),
         ("--model.help", "psr.modules.step_dpo.StepDPOModule", ("learning rate of AdamW", "always with M1")),
@@ -111,6 +111,15 @@ def test_help_of_a_class_has_a_line_for_every_setting(
     assert exit.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
     for text in texts:
+        assert text in shown
+
+
+def test_help_of_a_data_command_has_a_line_for_every_setting_of_the_search(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as exit:
+        main(["data", "eft", "--help"])
+    assert exit.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for text in ("--search.width", "candidates per step (w)", "at most so many pairs at one prefix"):
         assert text in shown
 
 

@@ -84,13 +84,14 @@ def test_loss_and_gradient_of_every_parameter_follow_the_papers_formula(encoder:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():  # a policy that has moved away from its reference
         for parameter in model.parameters():
-            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
     exact, exact_frozen = copy.deepcopy(model).double(), copy.deepcopy(frozen).double()
 
-    total = torch.zeros((), dtype=torch.float64)
+    total, margins = torch.zeros((), dtype=torch.float64), []
     for best, worst in pairs:
         won = reference_logprob(exact, best) - reference_logprob(exact_frozen, best)
         lost = reference_logprob(exact, worst) - reference_logprob(exact_frozen, worst)
+        margins.append(abs((won - lost).item()))
         total = total - torch.log(torch.sigmoid(beta * won - beta * lost))
     expected = total / len(pairs)
     expected.backward()
@@ -104,7 +105,7 @@ def test_loss_and_gradient_of_every_parameter_follow_the_papers_formula(encoder:
     losses.mean().backward()
 
     assert losses.mean().item() == pytest.approx(expected.item(), rel=1e-4)
-    assert abs(expected.item() - math.log(2)) > 1e-3, "the policy equals its reference: the test proves too little"
+    assert min(margins) > 0.01, "the policy equals its reference: the test proves too little"
     names = [name for name, _ in model.named_parameters()]
     assert len(names) >= 20
     for name, got in model.named_parameters():

@@ -28,8 +28,8 @@ def arithmetic(
     test: int = 500,
     shortest: int = 3,
     longest: int = 5,
-    hard_share: float = 0.15,
-    worked_share: float = 0.35,
+    hard_share: float = 0.2,
+    worked_share: float = 0.45,
     seed: int = 0,
 ) -> None:
     """Write disjoint sets of arithmetic chains: ift.jsonl, eft_problems.jsonl, problems.jsonl, validation.jsonl, ...
@@ -43,7 +43,7 @@ def arithmetic(
         test: held-out problems with answers.
         shortest: fewest operations of a chain.
         longest: most operations of a chain.
-        hard_share: share of operations with any operand instead of a round one; these need a carry or a borrow.
+        hard_share: share of operations with a carry or a borrow instead of a round operand.
         worked_share: share of steps that are written with their working instead of the result alone.
         seed: seed of everything.
     """

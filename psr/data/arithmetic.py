@@ -46,6 +46,11 @@ def apply(value: int, sign: str, operand: int) -> int:
     return value + operand if sign == "+" else value - operand
 
 
+def carries(value: int, sign: str, operand: int) -> bool:
+    """Whether the units carry over into the tens, or borrow from them."""
+    return not 0 <= apply(value % 10, sign, operand % 10) <= 9
+
+
 def values(chain: Chain) -> list[int]:
     """The running value before the first operation and after each."""
     results = [chain.start]
@@ -67,14 +72,16 @@ def parse(problem: str) -> Chain:
 def sample_chain(rng: random.Random, shortest: int, longest: int, hard_share: float) -> Chain:
     """A random chain of `shortest`..`longest` operations.
 
-    Operands are round (10, 20, ..., easy to add in the head), or any of 2..99 with probability `hard_share`.
+    Operands are round (10, 20, ..., easy to add in the head), or, with probability `hard_share`, such that there is a
+    carry or a borrow.
     """
     start = value = rng.randint(2, LARGEST)
     operations: list[tuple[str, int]] = []
     for _ in range(rng.randint(shortest, longest)):
-        operands = range(2, LARGEST + 1) if rng.random() < hard_share else range(10, LARGEST + 1, 10)
-        fitting = [(s, o) for s in "+-" for o in operands if 0 <= apply(value, s, o) <= LARGEST]
-        sign, operand = rng.choice(fitting)
+        possible = [(s, o) for s in "+-" for o in range(2, LARGEST + 1) if 0 <= apply(value, s, o) <= LARGEST]
+        easy = [(s, o) for s, o in possible if o % 10 == 0]
+        hard = [(s, o) for s, o in possible if carries(value, s, o)]
+        sign, operand = rng.choice(hard if hard and rng.random() < hard_share else easy)
         operations.append((sign, operand))
         value = apply(value, sign, operand)
     return Chain(start, tuple(operations))
@@ -126,15 +133,14 @@ def terse_step(operation: Operation) -> str:
 
 def worked_step(operation: Operation) -> str:
     """Units first, then tens with the carry or the borrow, then the result."""
-    tens, units = divmod(operation.value, 10)
-    other_tens, other_units = divmod(operation.operand, 10)
-    sign = operation.sign
-    carried = units + other_units >= 10 if sign == "+" else units < other_units
-    if sign == "-" and carried:
+    value, sign, operand = operation.value, operation.sign, operation.operand
+    tens, units = divmod(value, 10)
+    carry = carries(value, sign, operand)
+    if sign == "-" and carry:
         units += 10
-    first = f"{units}{sign}{other_units}={apply(units, sign, other_units)}"
-    carry = f"{sign}1" if carried else ""
-    second = f"{tens}{sign}{other_tens}{carry}={apply(tens, sign, other_tens) + (int(sign + '1') if carried else 0)}"
+    first = f"{units}{sign}{operand % 10}={apply(units, sign, operand % 10)}"
+    total = apply(tens, sign, operand // 10 + carry)
+    second = f"{tens}{sign}{operand // 10}{sign + '1' if carry else ''}={total}"
     return f"{operation.question}:{first},{second}={operation.result}"
 
 
@@ -184,8 +190,8 @@ def explain(problem: str, steps: Sequence[str], a: str, b: str) -> str | None:
     a candidate that is not the step that comes next.
     """
     expected = next_operation(problem, steps)
-    if expected is None or not 0 <= expected.value <= LARGEST:
-        return None
+    if expected is None or not 0 <= apply(expected.value, expected.sign, expected.operand) <= LARGEST:
+        return None  # after a wrong step there may be no next one, or one that leaves 0..99
     marks = [compare_digits(stated_result(problem, steps, candidate), expected.result) for candidate in (a, b)]
     return f"{worked_step(expected)};A{marks[0]},B{marks[1]};"
 

@@ -3,12 +3,13 @@
 A real `PreTrainedTokenizerFast`, saved and loaded like any other. Knows nothing of prompts or problems.
 """
 
+import re
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-WORDS = ["\\boxed{", "[[", "]]", " same", " differs"]
+WORDS = ["\\boxed{", "[[", "]]"]
 CHARACTERS = "\n 0123456789+-=:;,.?}{()*/ABabcdefgh"
 
 
@@ -16,7 +17,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer of about 40 tokens with <pad>, <eos> and <unk>; decoding gives back the exact text."""
     vocabulary = ["<pad>", "<eos>", "<unk>", *WORDS, *CHARACTERS]
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(vocabulary)}, unk_token="<unk>"))
-    words = "|".join(["\\\\boxed\\{", "\\[\\[", "\\]\\]", " same", " differs"])
+    words = "|".join(map(re.escape, WORDS))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(f"{words}|[\\s\\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")

@@ -5,6 +5,7 @@ of steps or judges. What is sampled for a request depends on its own seed alone,
 """
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from psr.engines.base import Completion, EngineError, FinishReason, PromptTooLong, Sampling
@@ -22,6 +24,8 @@ COMPACT_BELOW = 0.75
 """Finished rows are dropped from the batch when fewer than this share still decode: copying the cache costs too."""
 NUCLEUS = 1024
 """Nearly every nucleus is smaller; sorting a vocabulary of 49,000 tokens took a third of a small model's decoding."""
+SCORED_RATIO = 1.5
+"""Prompts that are only scored share a batch within this ratio of lengths: padding would cost more than it saves."""
 SETTLED_TURNS = 8
 """Turns of the event loop without a new request after which every waiting coroutine has asked."""
 
@@ -155,24 +159,34 @@ class LocalEngine:
             self._decode(batch)
         return [self._score(job) if job.choices else [self._completion(row) for row in job.rows] for job in jobs]
 
+    @torch.inference_mode()
     def _score(self, job: _Job) -> list[list[float]]:
+        """The logits are computed in float32: in bfloat16 those of two verdicts would mostly be equal."""
+        assert self._model is not None
+        head = self._model.get_output_embeddings()
+        weight, bias = head.weight.float(), None if head.bias is None else head.bias.float()
         choices = torch.tensor(job.choices, device=self.device)
         scores: dict[int, list[float]] = {}
-        for batch in self._batches(job.rows):
-            logprobs = self._prefill([row.prompt for row in batch], keep_cache=False)[0].log_softmax(-1)
+        for batch in self._batches(job.rows, ratio=SCORED_RATIO):
+            ids, mask, positions = self._padded([row.prompt for row in batch])
+            output = self._model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+            logprobs = F.linear(output.last_hidden_state[:, -1].float(), weight, bias).log_softmax(-1)
             scores.update(zip(map(id, batch), logprobs[:, choices].tolist(), strict=True))
         return [scores[id(row)] for row in job.rows]
 
-    def _batches(self, rows: list[_Row]) -> list[list[_Row]]:
-        ordered = sorted(rows, key=lambda row: (len(row.prompt), row.sampling.max_new_tokens))
-        return [ordered[i : i + self.max_batch] for i in range(0, len(ordered), self.max_batch)]
+    def _batches(self, rows: list[_Row], ratio: float = math.inf) -> list[list[_Row]]:
+        """In the order of length; at most `max_batch` together, no prompt over `ratio` times as long as another."""
+        batches: list[list[_Row]] = []
+        for row in sorted(rows, key=lambda row: (len(row.prompt), row.sampling.max_new_tokens)):
+            last = batches[-1] if batches else []
+            if last and len(last) < self.max_batch and len(row.prompt) <= ratio * len(last[0].prompt):
+                last.append(row)
+            else:
+                batches.append([row])
+        return batches
 
-    @torch.inference_mode()
-    def _prefill(
-        self, prompts: Sequence[tuple[int, ...]], keep_cache: bool = True
-    ) -> tuple[torch.Tensor, DynamicCache, torch.Tensor, torch.Tensor]:
-        """Next-token logits (prompts, vocabulary) in float32, cache, attention mask and last positions; left-padded."""
-        assert self._model is not None
+    def _padded(self, prompts: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Left-padded ids, attention mask and positions, each (prompts, longest)."""
         longest = max(map(len, prompts))
         ids = torch.zeros(len(prompts), longest, dtype=torch.long)
         mask = torch.zeros(len(prompts), longest, dtype=torch.long)
@@ -180,14 +194,22 @@ class LocalEngine:
             ids[i, longest - len(prompt) :] = torch.tensor(prompt)
             mask[i, longest - len(prompt) :] = 1
         ids, mask = ids.to(self.device), mask.to(self.device)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        return ids, mask, (mask.cumsum(-1) - 1).clamp(min=0)
+
+    @torch.inference_mode()
+    def _prefill(
+        self, prompts: Sequence[tuple[int, ...]]
+    ) -> tuple[torch.Tensor, DynamicCache, torch.Tensor, torch.Tensor]:
+        """Next-token logits (prompts, vocabulary) in float32, cache, attention mask and last positions; left-padded."""
+        assert self._model is not None
+        ids, mask, positions = self._padded(prompts)
         cache = DynamicCache(config=self._model.config)
         output = self._model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=cache if keep_cache else None,
-            use_cache=keep_cache,
+            past_key_values=cache,
+            use_cache=True,
             logits_to_keep=1,
         )
         return output.logits[:, -1].float(), cache, mask, positions[:, -1:]

@@ -24,7 +24,7 @@ EFT = {
     "previous_steps": ["3+4=7"],
     "chosen": "7-5=2",
     "rejected": "7-5=3",
-    "explanations": {"chosen_first": "A same;", "rejected_first": "B same;"},
+    "explanations": {"chosen_first": "A=2;", "rejected_first": "B=2;"},
 }
 
 
@@ -75,8 +75,8 @@ def test_steps_are_numbered_in_the_papers_format(tmp_path: Path, bpe):
 
 def test_a_judged_pair_is_learnt_in_both_orders_verdict_last(tmp_path: Path, encoder: Encoder):
     assert texts(eft_samples(file(tmp_path, [EFT]), encoder), encoder) == [
-        ("3+4-5\n3+4=7\nA 7-5=2\nB 7-5=3\n", "A same;[[A]]<eos>"),
-        ("3+4-5\n3+4=7\nA 7-5=3\nB 7-5=2\n", "B same;[[B]]<eos>"),
+        ("3+4-5\n3+4=7\nA 7-5=2\nB 7-5=3\n", "A=2;[[A]]<eos>"),
+        ("3+4-5\n3+4=7\nA 7-5=3\nB 7-5=2\n", "B=2;[[B]]<eos>"),
     ]
 
 

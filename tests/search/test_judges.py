@@ -9,7 +9,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from psr.data.arithmetic import is_right
 from psr.encoding import Encoder
 from psr.engines.base import Sampling
 from psr.engines.local import LocalEngine
@@ -25,7 +24,7 @@ from psr.search.judges import (
     scores,
     verdicts,
 )
-from tests.scripted import END, ScriptedEngine, candidate
+from tests.scripted import END, ScriptedEngine, adds_up, candidate
 
 PROBLEM = Problem("p", "3+4-5")
 
@@ -95,7 +94,7 @@ def prefers(better: str, label_of_neither: str = ""):
     def script(prompt: str, sampling: Sampling) -> list[str]:
         a, b = (line[2:] for line in prompt.strip().split("\n")[-2:])
         verdict = "[[A]]" if a == better else "[[B]]" if b == better else label_of_neither
-        return ["J " + verdict]
+        return ["5 " + verdict]
 
     return script
 
@@ -108,7 +107,7 @@ def test_self_judge_asks_with_the_steps_so_far_and_maps_labels_to_candidates(
     judgements = ask(judge, candidates("7-5=3\n", "7-5=2\n"), ("3+4=7\n",))
     assert engine.prompts == ["3+4-5\n3+4=7\nA 7-5=3\nB 7-5=2\n", "3+4-5\n3+4=7\nA 7-5=2\nB 7-5=3\n"]
     assert [(j.first, j.second, j.winner) for j in judgements] == [(0, 1, 1), (1, 0, 1)]
-    assert [j.text for j in judgements] == ["J [[B]]", "J [[A]]"]
+    assert [j.text for j in judgements] == ["5 [[B]]", "5 [[A]]"]
 
 
 def test_self_judge_decodes_greedily_and_stops_at_a_verdict(tokenizer: PreTrainedTokenizerBase, encoder: Encoder):
@@ -120,9 +119,9 @@ def test_self_judge_decodes_greedily_and_stops_at_a_verdict(tokenizer: PreTraine
 
 
 def test_an_unparsable_verdict_has_no_winner_and_keeps_its_text(tokenizer: PreTrainedTokenizerBase, encoder: Encoder):
-    engine = ScriptedEngine(tokenizer, lambda prompt, sampling: ["J" + END])
+    engine = ScriptedEngine(tokenizer, lambda prompt, sampling: ["5" + END])
     judgements = ask(SelfJudge(engine, encoder, JudgeSettings()), candidates("1", "2"))
-    assert [(j.winner, j.text) for j in judgements] == [(None, "J"), (None, "J")]
+    assert [(j.winner, j.text) for j in judgements] == [(None, "5"), (None, "5")]
 
 
 def test_a_judge_that_always_says_a_gives_nobody_a_win_in_both_orders(
@@ -194,14 +193,14 @@ CHAIN = Problem("p", "13+14-15")
 
 def test_verifier_judge_prefers_right_to_wrong_and_nothing_else():
     four = candidates("13+14=27\n", "13+14=28\n", "13+14:3+4=7,1+1=2=27\n", "13+14=17\n")
-    judgements = ask(VerifierJudge(is_right, JudgeSettings(orders="both")), four, (), CHAIN)
+    judgements = ask(VerifierJudge(adds_up, JudgeSettings(orders="both")), four, (), CHAIN)
     assert Counter(j.winner for j in judgements) == {0: 4, 2: 4, None: 4}
     assert scores(four, judgements) == (2, 0, 2, 0)
 
 
 def test_verifier_judge_looks_at_the_steps_so_far():
-    judge = VerifierJudge(is_right, JudgeSettings(orders="one"))
-    two = candidates("27-15=12 \\boxed{12}", "28-15=13 \\boxed{13}")
+    judge = VerifierJudge(adds_up, JudgeSettings(orders="one"))
+    two = candidates("27-15=12", "28-15=13")
     assert [j.winner for j in ask(judge, two, ("13+14=27\n",), CHAIN)] == [0]
     assert [j.winner for j in ask(judge, two, ("13+14=28\n",), CHAIN)] == [1]
 
@@ -210,6 +209,6 @@ def test_settings_choose_the_judge(tokenizer: PreTrainedTokenizerBase, encoder: 
     engine = ScriptedEngine(tokenizer, prefers("1"))
     assert isinstance(build_judge(JudgeSettings("self"), engine, encoder, None), SelfJudge)
     assert isinstance(build_judge(JudgeSettings("random"), engine, encoder, None), RandomJudge)
-    assert isinstance(build_judge(JudgeSettings("verifier"), engine, encoder, is_right), VerifierJudge)
+    assert isinstance(build_judge(JudgeSettings("verifier"), engine, encoder, adds_up), VerifierJudge)
     with pytest.raises(UsageError, match=r"judge\.kind is 'verifier'"):
         build_judge(JudgeSettings("verifier"), engine, encoder, None)
