@@ -29,7 +29,8 @@ def arithmetic(
     shortest: int = 3,
     longest: int = 5,
     hard_share: float = 0.2,
-    worked_share: float = 0.45,
+    worked_share: float = 0.3,
+    slip_share: float = 0.65,
     seed: int = 0,
 ) -> None:
     """Write disjoint sets of arithmetic chains: ift.jsonl, eft_problems.jsonl, problems.jsonl, validation.jsonl, ...
@@ -45,21 +46,28 @@ def arithmetic(
         longest: most operations of a chain.
         hard_share: share of operations with a carry or a borrow instead of a round operand.
         worked_share: share of steps that are written with their working instead of the result alone.
+        slip_share: share of carries that a step without working forgets, in the solutions for training.
         seed: seed of everything.
     """
     stream, rng = family.chains(seed, shortest, longest, hard_share), random.Random(seed)
     sizes = {"test": test, "validation": validation, "problems": loop, "eft_problems": eft, "ift": ift}
     for name, size in sizes.items():
-        rows = [_chain_row(f"{name}/{i}", next(stream), name, rng, worked_share) for i in range(size)]
+        rows = [_chain_row(f"{name}/{i}", next(stream), name, rng, worked_share, slip_share) for i in range(size)]
         write_jsonl(out / f"{name}.jsonl", rows)
     print(f"{out}: " + ", ".join(f"{size} {name}" for name, size in sizes.items()))
 
 
-def _chain_row(name: str, chain: family.Chain, kind: str, rng: random.Random, worked_share: float) -> dict[str, Any]:
+def _chain_row(
+    name: str, chain: family.Chain, kind: str, rng: random.Random, worked_share: float, slip_share: float
+) -> dict[str, Any]:
     row = {"id": name, "problem": chain.text}
     if kind == "problems":
         return row
-    return {**row, "answer": str(chain.answer), "solution": "\n".join(family.solution(chain, rng, worked_share))}
+    return {
+        **row,
+        "answer": str(chain.answer),
+        "solution": "\n".join(family.solution(chain, rng, worked_share, slip_share)),
+    }
 
 
 def split(

@@ -2,8 +2,9 @@
 
 A problem such as "37a+18b-20" is solved left to right, one operation a step; letters mark the operations, so that a
 step names its place as "Step 2:" does. People write such a step in two ways, and so do the solutions here: *terse*, the
-result alone ("a37+18=55"), or *worked*, units and tens apart with the carry ("a37+18:7+8=15,3+1+1=5=55"). Both are
-right; the worked way is easier to get right and takes twice the tokens.
+result alone ("a37+18=55"), or *worked*, units and tens apart with the carry ("a37+18:7+8=15,3+1+1=5=55"). And they
+slip: who states the result at once may forget the carry ("a37+18=45"). `solution` writes such imperfect
+demonstrations; `is_right` and `explain` are exact.
 
 Knows texts only: no tokenizer, model, prompt or search.
 """
@@ -131,6 +132,14 @@ def terse_step(operation: Operation) -> str:
     return f"{operation.question}={operation.result}"
 
 
+def slip(operation: Operation) -> int:
+    """The result without the carry or the borrow."""
+    right = apply(operation.value, operation.sign, operation.operand)
+    if not carries(operation.value, operation.sign, operation.operand):
+        return right
+    return right - 10 if operation.sign == "+" else right + 10
+
+
 def worked_step(operation: Operation) -> str:
     """Units first, then tens with the carry or the borrow, then the result."""
     value, sign, operand = operation.value, operation.sign, operation.operand
@@ -144,13 +153,28 @@ def worked_step(operation: Operation) -> str:
     return f"{operation.question}:{first},{second}={operation.result}"
 
 
-def solution(chain: Chain, rng: random.Random, worked_share: float) -> list[str]:
-    """The steps of the solution, each worked with probability `worked_share`; the last one boxes the answer."""
-    steps = []
-    for operation in operations(chain):
-        write = worked_step if rng.random() < worked_share else terse_step
-        steps.append(write(operation) + operation.box)
+def solution(chain: Chain, rng: random.Random, worked_share: float, slip_share: float = 0.0) -> list[str]:
+    """The steps of a solution, each worked with probability `worked_share`; the last one boxes the answer.
+
+    A terse step with a carry slips with probability `slip_share`, and what follows builds on its result.
+    """
+    steps: list[str] = []
+    value = chain.start
+    for i, place in enumerate(operations(chain)):
+        operation = replace(place, value=value)
+        if rng.random() < worked_share:
+            step, value = worked_step(operation), int(operation.result)
+        else:
+            slipped = slip(operation)
+            rest = values(Chain(slipped, chain.operations[i + 1 :]))
+            value = slipped if rng.random() < slip_share and in_range(rest) else int(operation.result)
+            step = f"{operation.question}={two_digits(value)}"
+        steps.append(step + (f" \\boxed{{{two_digits(value)}}}" if operation.last else ""))
     return steps
+
+
+def in_range(results: Sequence[int]) -> bool:
+    return all(0 <= value <= LARGEST for value in results)
 
 
 def next_operation(problem: str, steps: Sequence[str]) -> Operation | None:

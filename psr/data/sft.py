@@ -64,6 +64,7 @@ class SFTDataModule(LightningDataModule):
         batch_size: samples per optimizer batch and device.
         max_tokens: longer samples are left out, and counted on the terminal.
         limit: use only the first so many rows of each file.
+        ift_limit: use only the first so many worked solutions, which gives the judge data more weight.
         seed: order of the samples.
         prompts: templates and step format.
     """
@@ -77,19 +78,21 @@ class SFTDataModule(LightningDataModule):
         batch_size: int = 32,
         max_tokens: int = 2048,
         limit: int | None = None,
+        ift_limit: int | None = None,
         seed: int = 0,
         prompts: Prompts | None = None,
     ) -> None:
         super().__init__()
         self.model, self.ift, self.eft, self.val_ift = model, ift, eft, val_ift
-        self.batch_size, self.max_tokens, self.limit, self.seed = batch_size, max_tokens, limit, seed
+        self.batch_size, self.max_tokens, self.seed = batch_size, max_tokens, seed
+        self.limit, self.ift_limit = limit, ift_limit
         self.prompts = prompts or Prompts()
         self.train_samples: list[Sample] = []
         self.val_samples: list[Sample] = []
 
     def setup(self, stage: str) -> None:
         encoder = Encoder(load_tokenizer(self.model), self.prompts)
-        self.train_samples = self._fitting(ift_samples(self.ift, encoder, self.limit))
+        self.train_samples = self._fitting(ift_samples(self.ift, encoder, self.ift_limit or self.limit))
         if self.eft:
             self.train_samples += self._fitting(eft_samples(self.eft, encoder, self.limit))
         self.val_samples = self._fitting(ift_samples(self.val_ift, encoder, self.limit)) if self.val_ift else []

@@ -112,6 +112,25 @@ def test_every_written_solution_verifies_step_by_step(worked_share: float):
             assert all((":" in step) == bool(worked_share) for step in steps)
 
 
+def test_a_slip_forgets_the_carry_and_the_rest_builds_on_it():
+    chain = parse("37a+18b+20")
+    assert solution(chain, random.Random(0), 0.0, 1.0) == ["a37+18=45", "b45+20=65 \\boxed{65}"]
+    assert solution(chain, random.Random(0), 0.0, 0.0) == ["a37+18=55", "b55+20=75 \\boxed{75}"]
+    assert solution(chain, random.Random(0), 1.0, 1.0) == solution(chain, random.Random(0), 1.0, 0.0)
+    assert solution(parse("55a-19"), random.Random(0), 0.0, 1.0) == ["a55-19=46 \\boxed{46}"]
+
+
+def test_only_terse_steps_with_a_carry_slip_and_results_stay_in_range():
+    rng = random.Random(0)
+    for chain in some_chains():
+        steps = solution(chain, rng, 0.5, 1.0)
+        for i, step in enumerate(steps):
+            expected = next_operation(chain.text, steps[:i])
+            assert expected is not None and 0 <= int(expected.result) <= LARGEST
+            if not is_right(chain.text, steps[:i], step):
+                assert ":" not in step and carries(expected.value, expected.sign, expected.operand)
+
+
 def test_a_changed_digit_of_question_or_result_is_rejected():
     rng = random.Random(0)
     for chain in some_chains(100):
