@@ -149,7 +149,8 @@ def test_a_stage_is_parsed_and_everything_in_it_is_made(
     if "--seed_everything" in options:
         assert cli.config[command]["data"]["init_args"]["seed"] == 3
     if overlay is not None:
-        assert_is_on_top(read_overlay(recipe, overlay, [stage.name])[stage.name], cli.config[command].as_dict())
+        on_top = yaml.safe_load((recipe / f"{overlay}.yaml").read_text())[stage.name]
+        assert_is_on_top(on_top, cli.config[command].as_dict())
 
 
 def assert_is_on_top(on_top: dict[str, Any], config: dict[str, Any]) -> None:

@@ -16,7 +16,8 @@ from psr.lightning_cli import PSRLightningCLI
 from tests.recipes.tiny_run import ROOT
 
 README = ROOT / "README.md"
-FENCE = re.compile(r"^```(?:bash|sh|shell|console)?[ \t]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+SHELL = ("", "bash", "sh", "shell", "console")
 
 
 class ParserOnlyCLI(PSRLightningCLI):
@@ -33,7 +34,9 @@ def shell_commands() -> Iterator[list[str]]:
     """The words of every command of ours in the README's fenced blocks."""
     if not README.is_file():
         return
-    for block in FENCE.findall(README.read_text()):
+    for language, block in FENCE.findall(README.read_text()):
+        if language.strip() not in SHELL:
+            continue
         for line in block.replace("\\\n", " ").splitlines():
             for part in line.removeprefix("$ ").split("&&"):
                 words = part.strip().removeprefix(".venv/bin/")

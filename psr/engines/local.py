@@ -17,13 +17,12 @@ import torch.nn.functional as F
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from psr.engines.base import Completion, EngineError, FinishReason, PromptTooLong, Sampling
+from psr.engines.sampling import nucleus_sample
 from psr.modules.policy import load_policy, load_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 COMPACT_BELOW = 0.75
 """Finished rows are dropped from the batch when fewer than this share still decode: copying the cache costs too."""
-NUCLEUS = 1024
-"""Nearly every nucleus is smaller; sorting a vocabulary of 49,000 tokens took a third of a small model's decoding."""
 SCORED_RATIO = 1.5
 """Prompts that are only scored share a batch within this ratio of lengths: padding would cost more than it saves."""
 SETTLED_TURNS = 8
@@ -259,18 +258,9 @@ class LocalEngine:
     def _nucleus(self, rows: list[_Row], logprobs: torch.Tensor) -> torch.Tensor:
         """Inverse-CDF sampling from the nucleus, with the uniform that each row drew for this position."""
         drawn = [row.uniforms[min(len(row.token_ids), len(row.uniforms) - 1)] for row in rows]
-        uniform = torch.tensor(drawn, dtype=torch.float32, device=self.device)[:, None]
-        top_p = torch.tensor([row.sampling.top_p for row in rows], dtype=torch.float32, device=self.device)[:, None]
-        probs = logprobs.exp()
-        if probs.shape[1] <= NUCLEUS:
-            return _pick(*probs.sort(dim=-1, descending=True), top_p, uniform)
-        top, order = probs.topk(NUCLEUS)
-        tokens = _pick(top, order, top_p, uniform)
-        wider = top.sum(-1) < top_p[:, 0]
-        if wider.any():
-            sorted_probs, order = probs[wider].sort(dim=-1, descending=True)
-            tokens[wider] = _pick(sorted_probs, order, top_p[wider], uniform[wider])
-        return tokens
+        uniform = torch.tensor(drawn, dtype=torch.float32, device=self.device)
+        top_p = torch.tensor([row.sampling.top_p for row in rows], dtype=torch.float32, device=self.device)
+        return nucleus_sample(logprobs, top_p, uniform)
 
     def _append(self, row: _Row, token: int, logprob: float) -> None:
         assert self._tokenizer is not None
@@ -300,10 +290,3 @@ class LocalEngine:
         assert self._tokenizer is not None and row.finish_reason is not None and self._version is not None
         text = self._tokenizer.decode(row.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Completion(tuple(row.token_ids), str(text), row.finish_reason, row.logprob, self._version)
-
-
-def _pick(probs: torch.Tensor, order: torch.Tensor, top_p: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """The token at the share `uniform` of the nucleus; `probs` (rows, tokens) falls, `order` holds their ids."""
-    kept = torch.where(probs.cumsum(-1) - probs < top_p, probs, 0.0).cumsum(-1)
-    picked = (kept < uniform * kept[:, -1:]).sum(-1, keepdim=True).clamp(max=probs.shape[1] - 1)
-    return order.gather(1, picked).squeeze(1)
