@@ -1,7 +1,9 @@
 """The tiny recipe in a process of its own, for the end-to-end tests: run to its end, or started to be killed."""
 
+import atexit
 import functools
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,8 +48,9 @@ def run_tiny(folder: Path, *options: str) -> Finished:
 @functools.cache
 def finished_run() -> Finished:
     """One whole run, the same for every test that asks; nobody may change its folder."""
-    folder = Path(tempfile.mkdtemp(prefix="psr-tiny-")) / "run"
-    finished = run_tiny(folder)
+    parent = Path(tempfile.mkdtemp(prefix="psr-tiny-"))
+    atexit.register(shutil.rmtree, parent, ignore_errors=True)
+    finished = run_tiny(parent / "run")
     assert finished.code == 0, finished.stderr[-3000:]
     return finished
 
