@@ -1,7 +1,7 @@
 """Runs the quickstart with every judge and several seeds, and prints the table of the README.
 
 Resumable: runs that are complete are only read. Judges of the same seed share data and M1, which no judge touches, so
-those stages are copied from the seed's first run. `--json OUT` writes the figures, `--plot OUT.svg` draws them.
+those stages are copied from the seed's first run. `--json OUT` writes the figures.
 """
 
 import argparse
@@ -25,10 +25,9 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=Path("configs/quickstart"))
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark"), help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3], help="seeds of the judge `self`")
-    parser.add_argument("--judges", nargs="+", default=["verifier", "random"], help="other judges, on the first seed")
-    parser.add_argument("--overlays", nargs="+", default=["plain-dpo"], help="other settings, on the first seed")
+    parser.add_argument("--judges", nargs="*", default=["verifier", "random"], help="other judges, on the first seed")
+    parser.add_argument("--overlays", nargs="*", default=["plain-dpo"], help="other settings, on the first seed")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     first = options.seeds[0]
     runs = [("self", seed, None) for seed in options.seeds]
@@ -47,8 +46,6 @@ def main() -> None:
     Console().print(table(results))
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
-    if options.plot:
-        plot(results, options.plot)
 
 
 def share_first_model(source: Path, target: Path) -> None:
@@ -78,28 +75,6 @@ def table(results: list[dict[str, Any]]) -> Table:
         means = [statistics.mean(column) for column in zip(*others, strict=True)]
         out.add_row("self", f"mean of {len(others)}", *(f"{v:.1f}" for v in means), f"{means[-1] - means[0]:+.1f}")
     return out
-
-
-def plot(results: list[dict[str, Any]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
-    colours = {"self": "C0", "verifier": "C2", "random": "C3"}
-    for result in results:
-        models = [model["name"] for model in result["models"]]
-        first_of_kind = result["overlay"] is None and result["seed"] == results[0]["seed"]
-        style = "--" if result["overlay"] else "-"
-        label = f"{result['judge']}{', ' + result['overlay'] if result['overlay'] else ''}, seed {result['seed']}"
-        alpha = 1.0 if first_of_kind else 0.5
-        colour = colours[result["judge"]]
-        axes.plot(models, accuracies(result), style, marker="o", color=colour, alpha=alpha, label=label)
-    axes.set(ylabel="greedy accuracy, %", ylim=(0, 100), title="Quickstart: 500 held-out problems, by judge")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    figure.savefig(path)
 
 
 if __name__ == "__main__":
