@@ -1,0 +1,1 @@
+"""Lightning callbacks, one file each: the loop, evaluation of every M(n), the table of search steps."""

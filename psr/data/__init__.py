@@ -1,0 +1,1 @@
+"""Data: files, problems, samples, traces, and the LightningDataModules."""

@@ -1,0 +1,1 @@
+"""The policy's folder and the LightningModules that train or run it."""

@@ -1,0 +1,1 @@
+"""Search: candidates, judges, and many problems at once."""
