@@ -1,7 +1,8 @@
 """Runs the quickstart with every judge and several seeds, and prints the table of the README.
 
 Resumable: runs that are complete are only read. Judges of the same seed share data and M1, which no judge touches, so
-those stages are copied from the seed's first run. `--json OUT` writes the figures.
+those stages are copied from the seed's first run. `--json OUT` writes the figures, `--plot OUT.svg` draws them (needs
+matplotlib: `pip install psr[report]`).
 """
 
 import argparse
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--judges", nargs="*", default=["verifier", "random"], help="other judges, on the first seed")
     parser.add_argument("--overlays", nargs="*", default=["plain-dpo"], help="other settings, on the first seed")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     first = options.seeds[0]
     runs = [("self", seed, None) for seed in options.seeds]
@@ -46,6 +48,8 @@ def main() -> None:
     Console().print(table(results))
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
+    if options.plot:
+        plot(results, options.plot)
 
 
 def share_first_model(source: Path, target: Path) -> None:
@@ -62,19 +66,46 @@ def accuracies(result: dict[str, Any]) -> list[float]:
     return [100 * model["accuracy"] for model in result["models"]]
 
 
+def label(result: dict[str, Any]) -> str:
+    return result["judge"] + (f" ({result['overlay']})" if result["overlay"] else "")
+
+
 def table(results: list[dict[str, Any]]) -> Table:
     """Greedy accuracy of every run, and the mean of the seeds after the first."""
     names = [model["name"] for model in results[0]["models"]]
     out = Table("judge", "seed", *names, "rise", title="greedy accuracy, %")
     for result in results:
         values = accuracies(result)
-        label = result["judge"] + (f" ({result['overlay']})" if result["overlay"] else "")
-        out.add_row(label, str(result["seed"]), *(f"{v:.1f}" for v in values), f"{values[-1] - values[0]:+.1f}")
+        out.add_row(label(result), str(result["seed"]), *(f"{v:.1f}" for v in values), f"{values[-1] - values[0]:+.1f}")
     others = [accuracies(r) for r in results if r["judge"] == "self" and not r["overlay"]][1:]
     if others:
         means = [statistics.mean(column) for column in zip(*others, strict=True)]
         out.add_row("self", f"mean of {len(others)}", *(f"{v:.1f}" for v in means), f"{means[-1] - means[0]:+.1f}")
     return out
+
+
+def plot(results: list[dict[str, Any]], path: Path) -> None:
+    """Greedy accuracy of M1, M2, ... with standard errors; a line per run, seeds of the same judge in one colour."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    kinds = list(dict.fromkeys(label(result) for result in results))
+    for kind in kinds:
+        for nth, result in enumerate([r for r in results if label(r) == kind]):
+            models = result["models"]
+            axes.errorbar(
+                [model["name"] for model in models],
+                accuracies(result),
+                [100 * model["accuracy_stderr"] for model in models],
+                color=f"C{kinds.index(kind)}",
+                alpha=1.0 if nth == 0 else 0.4,
+                label=f"judge {kind}" if nth == 0 else None,
+                capsize=2,
+            )
+    axes.set(ylabel="greedy accuracy, %", ylim=(0, 100))
+    axes.legend(frameon=False)
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ def arithmetic(
     test: int = 500,
     shortest: int = 3,
     longest: int = 5,
-    hard_share: float = 0.2,
-    worked_share: float = 0.3,
-    slip_share: float = 0.65,
+    hard_share: float = 0.4,
+    forgotten_share: float = 0.5,
+    phantom_share: float = 0.15,
     seed: int = 0,
 ) -> None:
     """Write disjoint sets of arithmetic chains: ift.jsonl, eft_problems.jsonl, problems.jsonl, validation.jsonl, ...
@@ -45,29 +45,24 @@ def arithmetic(
         shortest: fewest operations of a chain.
         longest: most operations of a chain.
         hard_share: share of operations with a carry or a borrow instead of a round operand.
-        worked_share: share of steps that are written with their working instead of the result alone.
-        slip_share: share of carries that a step without working forgets, in the solutions for training.
+        forgotten_share: share of the carries that the solutions for training forget.
+        phantom_share: share of their steps that count a carry too many.
         seed: seed of everything.
     """
+    if (slips := forgotten_share + phantom_share) > 1:
+        raise UsageError(f"forgotten_share + phantom_share is {slips:g}: shares of the same steps, together at most 1")
     stream, rng = family.chains(seed, shortest, longest, hard_share), random.Random(seed)
+
+    def row(name: str, chain: family.Chain, kind: str) -> dict[str, str]:
+        if kind == "problems":
+            return {"id": name, "problem": chain.text}
+        steps = family.solution(chain, rng, forgotten_share, phantom_share)
+        return {"id": name, "problem": chain.text, "answer": str(chain.answer), "solution": "\n".join(steps)}
+
     sizes = {"test": test, "validation": validation, "problems": loop, "eft_problems": eft, "ift": ift}
     for name, size in sizes.items():
-        rows = [_chain_row(f"{name}/{i}", next(stream), name, rng, worked_share, slip_share) for i in range(size)]
-        write_jsonl(out / f"{name}.jsonl", rows)
+        write_jsonl(out / f"{name}.jsonl", [row(f"{name}/{i}", next(stream), name) for i in range(size)])
     print(f"{out}: " + ", ".join(f"{size} {name}" for name, size in sizes.items()))
-
-
-def _chain_row(
-    name: str, chain: family.Chain, kind: str, rng: random.Random, worked_share: float, slip_share: float
-) -> dict[str, Any]:
-    row = {"id": name, "problem": chain.text}
-    if kind == "problems":
-        return row
-    return {
-        **row,
-        "answer": str(chain.answer),
-        "solution": "\n".join(family.solution(chain, rng, worked_share, slip_share)),
-    }
 
 
 def split(

@@ -1,10 +1,10 @@
 """Procedural problems: chains of additions and subtractions with worked solutions, and an exact verifier of steps.
 
 A problem such as "37a+18b-20" is solved left to right, one operation a step; letters mark the operations, so that a
-step names its place as "Step 2:" does. People write such a step in two ways, and so do the solutions here: *terse*, the
-result alone ("a37+18=55"), or *worked*, units and tens apart with the carry ("a37+18:7+8=15,3+1+1=5=55"). And they
-slip: who states the result at once may forget the carry ("a37+18=45"). `solution` writes such imperfect
-demonstrations; `is_right` and `explain` are exact.
+step names its place as "Step 2:" does. A step states its result at once ("a37+18=55"), as people do in their heads, and
+like people it may forget the carry ("a37+18=45") or count one too many ("a37+18=65"): `solution` writes such imperfect
+demonstrations. A judge takes its time: `explain` works units and tens out apart with the carry ("7+8=15,3+1+1=5=55")
+before it compares. `is_right` and `explain` are exact.
 
 Knows texts only: no tokenizer, model, prompt or search.
 """
@@ -18,7 +18,7 @@ from string import ascii_lowercase
 LARGEST = 99
 """Partial results lie in 0..99."""
 OPERATION = re.compile(r"[a-z]([+-])(\d+)")
-STEP = re.compile(r"([a-z]\d+[+-]\d+)(?::[^=]*=\d+,[^=]*=\d+)?=(-?\d+)(?: \\boxed\{(-?\d+)\})?")
+STEP = re.compile(r"([a-z]\d+[+-]\d+)=(-?\d+)(?: \\boxed\{(-?\d+)\})?")
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,6 @@ class Operation:
     def question(self) -> str:
         return f"{self.mark}{two_digits(self.value)}{self.sign}{two_digits(self.operand)}"
 
-    @property
-    def box(self) -> str:
-        return f" \\boxed{{{self.result}}}" if self.last else ""
-
 
 def operations(chain: Chain) -> list[Operation]:
     """The operations of a chain, each with the right value so far."""
@@ -128,19 +124,17 @@ def operations(chain: Chain) -> list[Operation]:
     return [Operation(m, value, *operation, i + 1 == length) for i, (m, value, operation) in enumerate(places)]
 
 
-def terse_step(operation: Operation) -> str:
-    return f"{operation.question}={operation.result}"
+def slip(operation: Operation, rng: random.Random, forgotten_share: float, phantom_share: float) -> int:
+    """The result as people state it: a carry is forgotten, or one too many is counted."""
+    right, carry = int(operation.result), 10 if operation.sign == "+" else -10
+    forgotten = forgotten_share if carries(operation.value, operation.sign, operation.operand) else 0.0
+    [slipped] = rng.choices(
+        [right - carry, right + carry, right], [forgotten, phantom_share, 1 - forgotten - phantom_share]
+    )
+    return slipped
 
 
-def slip(operation: Operation) -> int:
-    """The result without the carry or the borrow."""
-    right = apply(operation.value, operation.sign, operation.operand)
-    if not carries(operation.value, operation.sign, operation.operand):
-        return right
-    return right - 10 if operation.sign == "+" else right + 10
-
-
-def worked_step(operation: Operation) -> str:
+def working(operation: Operation) -> str:
     """Units first, then tens with the carry or the borrow, then the result."""
     value, sign, operand = operation.value, operation.sign, operation.operand
     tens, units = divmod(value, 10)
@@ -153,23 +147,20 @@ def worked_step(operation: Operation) -> str:
     return f"{operation.question}:{first},{second}={operation.result}"
 
 
-def solution(chain: Chain, rng: random.Random, worked_share: float, slip_share: float = 0.0) -> list[str]:
-    """The steps of a solution, each worked with probability `worked_share`; the last one boxes the answer.
+def solution(chain: Chain, rng: random.Random, forgotten_share: float = 0.0, phantom_share: float = 0.0) -> list[str]:
+    """The steps of a solution; the last one boxes the answer.
 
-    A terse step with a carry slips with probability `slip_share`, and what follows builds on its result.
+    A slip stays, and what follows builds on its result, unless results would leave 0..99.
     """
     steps: list[str] = []
     value = chain.start
     for i, place in enumerate(operations(chain)):
         operation = replace(place, value=value)
-        if rng.random() < worked_share:
-            step, value = worked_step(operation), int(operation.result)
-        else:
-            slipped = slip(operation)
-            rest = values(Chain(slipped, chain.operations[i + 1 :]))
-            value = slipped if rng.random() < slip_share and in_range(rest) else int(operation.result)
-            step = f"{operation.question}={two_digits(value)}"
-        steps.append(step + (f" \\boxed{{{two_digits(value)}}}" if operation.last else ""))
+        slipped = slip(operation, rng, forgotten_share, phantom_share)
+        possible = in_range(values(Chain(slipped, chain.operations[i + 1 :])))
+        value = slipped if possible else int(operation.result)
+        box = f" \\boxed{{{two_digits(value)}}}" if operation.last else ""
+        steps.append(f"{operation.question}={two_digits(value)}{box}")
     return steps
 
 
@@ -208,20 +199,14 @@ def is_right(problem: str, steps: Sequence[str], candidate: str) -> bool:
 
 
 def explain(problem: str, steps: Sequence[str], a: str, b: str) -> str | None:
-    """A judge's working: the step worked out, then each candidate's result against it. None where nothing comes next.
+    """A judge's working: the step worked out, who states which result, who states the right one.
 
-    A comparison is the candidate's result, the right one, and for each digit "=" or "/", equal or not; "?" stands for
-    a candidate that is not the step that comes next.
+    For instance "a37+18:7+8=15,3+1+1=5=55;45A,55B;55B". "?" stands for a candidate that is not the step that comes
+    next, and for nobody. None where nothing comes next.
     """
     expected = next_operation(problem, steps)
     if expected is None or not 0 <= apply(expected.value, expected.sign, expected.operand) <= LARGEST:
         return None  # after a wrong step there may be no next one, or one that leaves 0..99
-    marks = [compare_digits(stated_result(problem, steps, candidate), expected.result) for candidate in (a, b)]
-    return f"{worked_step(expected)};A{marks[0]},B{marks[1]};"
-
-
-def compare_digits(stated: str | None, right: str) -> str:
-    """For instance "57 57==" for 57 against 57, "37 57/=" for 37 against 57."""
-    if stated is None or len(stated) != len(right):
-        return "?"
-    return f"{stated} {right}" + "".join("=" if x == y else "/" for x, y in zip(stated, right, strict=True))
+    stated = [stated_result(problem, steps, candidate) for candidate in (a, b)]
+    who = "".join(label for label, result in zip("AB", stated, strict=True) if result == expected.result)
+    return f"{working(expected)};{stated[0] or '?'}A,{stated[1] or '?'}B;{expected.result}{who or '?'}"

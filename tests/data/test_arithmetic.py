@@ -18,26 +18,22 @@ from psr.data.arithmetic import (
     operations,
     parse,
     solution,
-    terse_step,
     values,
-    worked_step,
+    working,
 )
 
 PROBLEM = "37a+18b-19"
-TERSE = ["a37+18=55", "b55-19=36 \\boxed{36}"]
-WORKED = ["a37+18:7+8=15,3+1+1=5=55", "b55-19:15-9=6,5-1-1=3=36 \\boxed{36}"]
+STEPS = ["a37+18=55", "b55-19=36 \\boxed{36}"]
 
 
 def some_chains(count: int = 300, seed: int = 0) -> list[Chain]:
     return list(islice(chains(seed, 1, 6, 0.5), count))
 
 
-def test_the_two_ways_to_write_a_step():
-    operation = Operation("a", 37, "+", 18, last=False)
-    assert terse_step(operation) == "a37+18=55"
-    assert worked_step(operation) == "a37+18:7+8=15,3+1+1=5=55"
-    assert worked_step(Operation("b", 55, "-", 19, last=True)) == "b55-19:15-9=6,5-1-1=3=36"
-    assert worked_step(Operation("c", 49, "-", 7, last=True)) == "c49-07:9-7=2,4-0=4=42"
+def test_the_working_of_a_step_by_hand():
+    assert working(Operation("a", 37, "+", 18, last=False)) == "a37+18:7+8=15,3+1+1=5=55"
+    assert working(Operation("b", 55, "-", 19, last=True)) == "b55-19:15-9=6,5-1-1=3=36"
+    assert working(Operation("c", 49, "-", 7, last=True)) == "c49-07:9-7=2,4-0=4=42"
 
 
 def test_chains_stay_in_range_and_never_repeat():
@@ -68,7 +64,7 @@ def test_the_working_of_a_step_adds_up():
                 result = value + operand if sign == "+" else value - operand
                 if not 0 <= result <= LARGEST:
                     continue
-                step = worked_step(Operation("a", value, sign, operand, last=False))
+                step = working(Operation("a", value, sign, operand, last=False))
                 match = re.fullmatch(r"a\d+[+-]\d+:(\d+[+-]\d)=(\d+),(\d[+-]\d(?:[+-]1)?)=(\d)=(\d+)", step)
                 assert match is not None, step
                 units, units_result, tens, tens_result, stated = match.groups()
@@ -99,47 +95,46 @@ def test_another_text_is_no_problem(text: str):
         parse(text)
 
 
-@pytest.mark.parametrize("worked_share", [0.0, 0.5, 1.0])
-def test_every_written_solution_verifies_step_by_step(worked_share: float):
+def test_every_written_solution_verifies_step_by_step():
     rng = random.Random(0)
     for chain in some_chains():
-        steps = solution(chain, rng, worked_share)
+        steps = solution(chain, rng)
         assert len(steps) == len(chain.operations)
         assert all(is_right(chain.text, steps[:i], step) for i, step in enumerate(steps))
         assert steps[-1].endswith(f" \\boxed{{{chain.answer:02d}}}")
         assert not any("boxed" in step for step in steps[:-1])
-        if worked_share != 0.5:
-            assert all((":" in step) == bool(worked_share) for step in steps)
 
 
-def test_a_slip_forgets_the_carry_and_the_rest_builds_on_it():
+def test_a_slip_changes_the_tens_and_the_rest_builds_on_it():
     chain = parse("37a+18b+20")
-    assert solution(chain, random.Random(0), 0.0, 1.0) == ["a37+18=45", "b45+20=65 \\boxed{65}"]
-    assert solution(chain, random.Random(0), 0.0, 0.0) == ["a37+18=55", "b55+20=75 \\boxed{75}"]
-    assert solution(chain, random.Random(0), 1.0, 1.0) == solution(chain, random.Random(0), 1.0, 0.0)
-    assert solution(parse("55a-19"), random.Random(0), 0.0, 1.0) == ["a55-19=46 \\boxed{46}"]
+    assert solution(chain, random.Random(0)) == ["a37+18=55", "b55+20=75 \\boxed{75}"]
+    assert solution(chain, random.Random(0), forgotten_share=1.0) == ["a37+18=45", "b45+20=65 \\boxed{65}"]
+    assert solution(chain, random.Random(0), phantom_share=1.0) == ["a37+18=65", "b65+20=95 \\boxed{95}"]
+    assert solution(parse("55a-19"), random.Random(0), forgotten_share=1.0) == ["a55-19=46 \\boxed{46}"]
+    assert solution(parse("55a-19"), random.Random(0), phantom_share=1.0) == ["a55-19=26 \\boxed{26}"]
+    assert solution(parse("90a+05"), random.Random(0), phantom_share=1.0) == ["a90+05=95 \\boxed{95}"], "in range"
 
 
-def test_only_terse_steps_with_a_carry_slip_and_results_stay_in_range():
+def test_slips_are_as_frequent_as_was_asked_for_and_results_stay_in_range():
     rng = random.Random(0)
-    for chain in some_chains():
-        steps = solution(chain, rng, 0.5, 1.0)
+    slips: dict[bool, list[bool]] = {True: [], False: []}
+    for chain in some_chains(2000):
+        steps = solution(chain, rng, 0.5, 0.1)
         for i, step in enumerate(steps):
             expected = next_operation(chain.text, steps[:i])
             assert expected is not None and 0 <= int(expected.result) <= LARGEST
-            if not is_right(chain.text, steps[:i], step):
-                assert ":" not in step and carries(expected.value, expected.sign, expected.operand)
+            carry = carries(expected.value, expected.sign, expected.operand)
+            slips[carry].append(not is_right(chain.text, steps[:i], step))
+    share = {carry: sum(made) / len(made) for carry, made in slips.items()}
+    assert 0.45 < share[True] < 0.6 and 0.05 < share[False] < 0.1, share  # those that would leave 0..99 are not made
 
 
 def test_a_changed_digit_of_question_or_result_is_rejected():
     rng = random.Random(0)
     for chain in some_chains(100):
-        steps = solution(chain, rng, 0.5)
+        steps = solution(chain, rng)
         for i, step in enumerate(steps):
-            counts = [
-                m.start() for m in re.finditer(r"\d", re.sub(r":.*(?==\d+( |$))", lambda m: "x" * len(m[0]), step))
-            ]
-            place = rng.choice(counts)
+            place = rng.choice([m.start() for m in re.finditer(r"\d", step)])
             changed = step[:place] + str((int(step[place]) + rng.randint(1, 9)) % 10) + step[place + 1 :]
             assert not is_right(chain.text, steps[:i], changed), (step, changed)
 
@@ -147,18 +142,19 @@ def test_a_changed_digit_of_question_or_result_is_rejected():
 @pytest.mark.parametrize(
     ("steps", "candidate"),
     [
-        ([], TERSE[1]),
-        (TERSE[:1], TERSE[0]),
-        (TERSE, TERSE[1]),
-        ([], TERSE[0] + " \\boxed{55}"),
-        (TERSE[:1], "b55-19=36"),
-        (TERSE[:1], "b55-19=36 \\boxed{35}"),
+        ([], STEPS[1]),
+        (STEPS[:1], STEPS[0]),
+        (STEPS, STEPS[1]),
+        ([], STEPS[0] + " \\boxed{55}"),
+        (STEPS[:1], "b55-19=36"),
+        (STEPS[:1], "b55-19=36 \\boxed{35}"),
         ([], "37+18=55"),
         ([], "b37+18=55"),
         ([], "a37+18=055"),
         ([], "a37+18="),
         ([], ""),
-        (["a37+18"], TERSE[1]),
+        ([], "a37+18:7+8=15,3+1+1=5=55"),
+        (["a37+18"], STEPS[1]),
     ],
 )
 def test_a_step_that_is_wrong_for_its_place_is_rejected(steps: list[str], candidate: str):
@@ -167,37 +163,37 @@ def test_a_step_that_is_wrong_for_its_place_is_rejected(steps: list[str], candid
 
 def test_a_step_is_judged_on_the_result_before_it_even_if_that_is_wrong():
     assert is_right(PROBLEM, ["a37+18=45"], "b45-19=26 \\boxed{26}")
-    assert not is_right(PROBLEM, ["a37+18=45"], TERSE[1])
+    assert not is_right(PROBLEM, ["a37+18=45"], STEPS[1])
 
 
 def test_the_next_operation_starts_from_the_last_result():
     assert next_operation(PROBLEM, []) == Operation("a", 37, "+", 18, last=False)
-    assert next_operation(PROBLEM, WORKED[:1]) == Operation("b", 55, "-", 19, last=True)
+    assert next_operation(PROBLEM, STEPS[:1]) == Operation("b", 55, "-", 19, last=True)
     assert next_operation(PROBLEM, ["a37+18=45"]) == Operation("b", 45, "-", 19, last=True)
-    assert next_operation(PROBLEM, TERSE) is None
+    assert next_operation(PROBLEM, STEPS) is None
     assert next_operation(PROBLEM, ["nonsense"]) is None
 
 
-def test_an_explanation_works_the_step_out_and_compares_each_side_digit_by_digit():
-    assert explain(PROBLEM, [], TERSE[0], "a37+18=45") == "a37+18:7+8=15,3+1+1=5=55;A55 55==,B45 55/=;"
-    assert explain(PROBLEM, [], "a37+18=46", WORKED[0]) == "a37+18:7+8=15,3+1+1=5=55;A46 55//,B55 55==;"
-    assert explain(PROBLEM, WORKED[:1], WORKED[1], "b55+18=73") == "b55-19:15-9=6,5-1-1=3=36;A36 36==,B?;"
+def test_an_explanation_works_the_step_out_and_says_who_states_the_right_result():
+    assert explain(PROBLEM, [], STEPS[0], "a37+18=45") == "a37+18:7+8=15,3+1+1=5=55;55A,45B;55A"
+    assert explain(PROBLEM, [], "a37+18=46", STEPS[0]) == "a37+18:7+8=15,3+1+1=5=55;46A,55B;55B"
+    assert explain(PROBLEM, STEPS[:1], STEPS[1], "b55+18=73") == "b55-19:15-9=6,5-1-1=3=36;36A,?B;36A"
+    assert explain(PROBLEM, [], "a37+18=45", "a37+18=65") == "a37+18:7+8=15,3+1+1=5=55;45A,65B;55?"
 
 
 def test_nothing_is_explained_where_no_step_comes_next():
-    assert explain(PROBLEM, TERSE, TERSE[0], TERSE[1]) is None
-    assert explain(PROBLEM, ["nonsense"], TERSE[1], TERSE[0]) is None
+    assert explain(PROBLEM, STEPS, STEPS[0], STEPS[1]) is None
+    assert explain(PROBLEM, ["nonsense"], STEPS[1], STEPS[0]) is None
     assert explain(PROBLEM, ["a37+18=05"], "b05-19=-14", "b05-19=14") is None
 
 
 def test_explanations_of_right_and_wrong_steps_are_never_mixed_up():
     rng = random.Random(0)
     for chain in some_chains():
-        steps = solution(chain, rng, 0.5)
+        steps = solution(chain, rng)
         i = rng.randrange(len(steps))
         wrong = re.sub(r"=(\d+)(?= |$)", lambda m: f"={(int(m[1]) + 1) % 100:02d}", steps[i])
         first = explain(chain.text, steps[:i], steps[i], wrong)
         second = explain(chain.text, steps[:i], wrong, steps[i])
-        assert first is not None and second is not None
-        assert re.search(r"A\d\d \d\d==", first) and not re.search(r"B\d\d \d\d==", first)
-        assert re.search(r"B\d\d \d\d==", second) and not re.search(r"A\d\d \d\d==", second)
+        assert first is not None and first.endswith("A")
+        assert second is not None and second.endswith("B")
