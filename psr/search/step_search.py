@@ -51,7 +51,8 @@ async def step_search(
     """Search one problem.
 
     Raises:
-        PromptTooLong: the problem itself leaves no room; a solution that grows too long merely ends unfinished.
+        PromptTooLong: the problem itself leaves no room. Where a solution grows too long, or two of its candidates for
+            a judge prompt, the search merely ends unfinished.
         EngineError: completions came from different weights.
     """
     started = time.monotonic()
@@ -64,13 +65,16 @@ async def step_search(
         prefix = prompt + tuple(token for step in steps for token in step.token_ids)
         try:
             [completions] = await engine.generate([prefix], _sampling(problem, iteration, encoder, settings))
-            versions.update(c.weights_version for c in completions)
-            cut = (encoder.step(c.token_ids, c.logprob, c.finish_reason) for c in completions)
-            candidates = tuple(candidate for candidate in cut if candidate is not None)
-            judgements = await judge(problem, [step.text for step in steps], candidates)
         except PromptTooLong:
             if not steps:
                 raise
+            break
+        versions.update(c.weights_version for c in completions)
+        cut = (encoder.step(c.token_ids, c.logprob, c.finish_reason) for c in completions)
+        candidates = tuple(candidate for candidate in cut if candidate is not None)
+        try:
+            judgements = await judge(problem, [step.text for step in steps], candidates)
+        except PromptTooLong:
             break
         node = expand(len(solution), candidates, judgements, settings)
         nodes.append(node)

@@ -215,16 +215,19 @@ def test_a_problem_without_room_is_an_error_and_a_solution_without_merely_ends(s
     assert len(step_pairs(trajectory)) == 2
 
 
-def test_a_judge_without_room_ends_the_solution_too(search):
+@pytest.mark.parametrize(("depth", "solution"), [(0, ""), (1, "2\n")])
+def test_a_judge_without_room_ends_the_solution_too(search, depth: int, solution: str):
     one = search({"": [["1\n", "2\n"]], "2\n": [["4\n", "3\n"]]})
 
     async def judge(problem: Problem, steps: Sequence[str], candidates: Sequence[Candidate]) -> list[Judgement]:
-        if steps:
+        if len(steps) == depth:
             raise PromptTooLong("no room")
         return [Judgement(0, 1, 1)]
 
     one.judge = judge
-    assert one.run().solution == "2\n"
+    trajectory = one.run()
+    assert trajectory.solution == solution
+    assert not trajectory.finished
 
 
 @pytest.mark.parametrize("name", ["width", "max_iterations", "max_step_tokens"])
