@@ -1,8 +1,9 @@
-"""Runs the quickstart with every judge and several seeds, and prints the table of the README.
+"""Runs the quickstart with every judge and several seeds, and prints the tables of the README.
 
 Resumable: runs that are complete are only read. Judges of the same seed share data and M1, which no judge touches, so
-those stages are copied from the seed's first run. `--json OUT` writes the figures, `--plot OUT.svg` draws them (needs
-matplotlib: `pip install psr[report]`).
+those stages are copied from the seed's first run. The exact verifier counts how many of the pairs that a model was
+trained on are the right way round; the loop never sees that. `--json OUT` writes the figures, `--plot OUT.svg` draws
+them (needs matplotlib: `pip install psr[report]`).
 """
 
 import argparse
@@ -16,6 +17,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from psr.data.arithmetic import is_right
+from psr.data.traces import TraceJournal
 
 SHARED_STAGES = ("data", "model", "ift", "eft", "eft_heldout", "sft")
 SHARED_FOLDERS = ("data", "models/M0", "models/M0-ift", "models/M1", "iterations/01")
@@ -44,8 +48,12 @@ def main() -> None:
         command = [sys.executable, "-m", "psr.cli", "run", str(options.recipe), "--run-dir", str(folder)]
         command += ["--seed", str(seed), "--judge", judge, *(["--overlay", overlay] if overlay else [])]
         subprocess.run(command, check=True)
-        results.append({"run": name, "overlay": overlay, **json.loads((folder / "results.json").read_text())})
+        result = json.loads((folder / "results.json").read_text())
+        for model in result["models"][1:]:
+            model["pairs_by_correctness"] = pairs_by_correctness(folder, int(model["name"][1:]))
+        results.append({"run": name, "overlay": overlay, **result})
     Console().print(table(results))
+    Console().print(pairs_table(results))
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
     if options.plot:
@@ -60,6 +68,22 @@ def share_first_model(source: Path, target: Path) -> None:
         shutil.copytree(source / folder, target / folder)
     done = json.loads((source / "stages.json").read_text())
     (target / "stages.json").write_text(json.dumps({name: done[name] for name in SHARED_STAGES}))
+
+
+def pairs_by_correctness(folder: Path, number: int) -> dict[str, int]:
+    """How many pairs that trained M(number) have a right chosen and a wrong rejected step, and so on."""
+    counts = {"right > wrong": 0, "wrong > right": 0, "both wrong": 0, "both right": 0}
+    journal = TraceJournal(folder / "iterations" / f"{number:02d}" / "traces.jsonl", f"M{number - 1}")
+    for trajectory in journal.trajectories.values():
+        steps: list[str] = []
+        for node in trajectory.kept:
+            texts = [node.candidates[i].text.strip() for i in (node.chosen, node.rejected)]
+            if node.margin:
+                chosen, rejected = (is_right(trajectory.problem.problem, steps, text) for text in texts)
+                same = "both right" if chosen else "both wrong"
+                counts[same if chosen == rejected else "right > wrong" if chosen else "wrong > right"] += 1
+            steps.append(texts[0])
+    return counts
 
 
 def accuracies(result: dict[str, Any]) -> list[float]:
@@ -81,6 +105,18 @@ def table(results: list[dict[str, Any]]) -> Table:
     if others:
         means = [statistics.mean(column) for column in zip(*others, strict=True)]
         out.add_row("self", f"mean of {len(others)}", *(f"{v:.1f}" for v in means), f"{means[-1] - means[0]:+.1f}")
+    return out
+
+
+def pairs_table(results: list[dict[str, Any]]) -> Table:
+    """Of the pairs that differ in correctness, the share that is the right way round; by the model they trained."""
+    names = [model["name"] for model in results[0]["models"][1:]]
+    out = Table("judge", "seed", *names, title="pairs with the right step chosen, of those that differ, %")
+    for result in results:
+        counts = [model["pairs_by_correctness"] for model in result["models"][1:]]
+        differ = [(c["right > wrong"], c["right > wrong"] + c["wrong > right"]) for c in counts]
+        cells = [f"{100 * right / both:.1f} of {both}" if both else "-" for right, both in differ]
+        out.add_row(label(result), str(result["seed"]), *cells)
     return out
 
 

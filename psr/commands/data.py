@@ -29,7 +29,7 @@ def arithmetic(
     shortest: int = 3,
     longest: int = 5,
     hard_share: float = 0.4,
-    forgotten_share: float = 0.5,
+    forgotten_share: float = 0.6,
     phantom_share: float = 0.15,
     seed: int = 0,
 ) -> None:
