@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark"), help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3], help="seeds of the judge `self`")
     parser.add_argument("--judges", nargs="*", default=["verifier", "random"], help="other judges, on the first seed")
-    parser.add_argument("--overlays", nargs="*", default=["plain-dpo"], help="other settings, on the first seed")
+    parser.add_argument("--overlays", nargs="*", default=["paper-beta"], help="other settings, on the first seed")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
