@@ -201,12 +201,14 @@ def is_right(problem: str, steps: Sequence[str], candidate: str) -> bool:
 def explain(problem: str, steps: Sequence[str], a: str, b: str) -> str | None:
     """A judge's working: the step worked out, who states which result, who states the right one.
 
-    For instance "a37+18:7+8=15,3+1+1=5=55;45A,55B;55B". "?" stands for a candidate that is not the step that comes
-    next, and for nobody. None where nothing comes next.
+    For instance "a37+18:7+8=15,3+1+1=5=55;54A,55B;55B" for the candidates 45 and 55: these results are written units
+    first, so that the digit in which candidates mostly differ stands beside the label. "?" stands for a candidate that
+    is not the step that comes next, and for nobody. None where nothing comes next.
     """
     expected = next_operation(problem, steps)
     if expected is None or not 0 <= apply(expected.value, expected.sign, expected.operand) <= LARGEST:
         return None  # after a wrong step there may be no next one, or one that leaves 0..99
     stated = [stated_result(problem, steps, candidate) for candidate in (a, b)]
     who = "".join(label for label, result in zip("AB", stated, strict=True) if result == expected.result)
-    return f"{working(expected)};{stated[0] or '?'}A,{stated[1] or '?'}B;{expected.result}{who or '?'}"
+    a, b, right = (result[::-1] if result else "?" for result in (*stated, expected.result))
+    return f"{working(expected)};{a}A,{b}B;{right}{who or '?'}"

@@ -175,10 +175,10 @@ def test_the_next_operation_starts_from_the_last_result():
 
 
 def test_an_explanation_works_the_step_out_and_says_who_states_the_right_result():
-    assert explain(PROBLEM, [], STEPS[0], "a37+18=45") == "a37+18:7+8=15,3+1+1=5=55;55A,45B;55A"
-    assert explain(PROBLEM, [], "a37+18=46", STEPS[0]) == "a37+18:7+8=15,3+1+1=5=55;46A,55B;55B"
-    assert explain(PROBLEM, STEPS[:1], STEPS[1], "b55+18=73") == "b55-19:15-9=6,5-1-1=3=36;36A,?B;36A"
-    assert explain(PROBLEM, [], "a37+18=45", "a37+18=65") == "a37+18:7+8=15,3+1+1=5=55;45A,65B;55?"
+    assert explain(PROBLEM, [], STEPS[0], "a37+18=45") == "a37+18:7+8=15,3+1+1=5=55;55A,54B;55A"
+    assert explain(PROBLEM, [], "a37+18=46", STEPS[0]) == "a37+18:7+8=15,3+1+1=5=55;64A,55B;55B"
+    assert explain(PROBLEM, STEPS[:1], STEPS[1], "b55+18=73") == "b55-19:15-9=6,5-1-1=3=36;63A,?B;63A"
+    assert explain(PROBLEM, [], "a37+18=45", "a37+18=65") == "a37+18:7+8=15,3+1+1=5=55;54A,56B;55?"
 
 
 def test_nothing_is_explained_where_no_step_comes_next():
