@@ -74,9 +74,11 @@ class Server:
         self.asleep = True
 
     async def limits(self, session: Session) -> tuple[int, bool]:
-        """The longest prompt that the server takes, in tokens, and whether it honours seeds."""
+        """The longest prompt that the server takes, in tokens (its own limit is the first that it refuses), and whether
+        it honours seeds.
+        """
         info = await request(session.http, "GET", f"{self.url}/server_info", timeout=QUICK)
-        return int(info["max_req_input_len"]), bool(info["enable_deterministic_inference"])
+        return int(info["max_req_input_len"]) - 1, bool(info["enable_deterministic_inference"])
 
 
 @dataclass(eq=False)
