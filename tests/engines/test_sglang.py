@@ -276,6 +276,7 @@ def test_close_ends_its_own_server_and_no_other(stubborn: bool, make: Make, llam
 
 def own(launch: Launch, folder: Path, end: str, ready: Any) -> None:
     """A process that starts a server and then comes to its end."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     engine = loaded(SGLangEngine(launch=launch), folder)
     ready.set()
     if end == "error":

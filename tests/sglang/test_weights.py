@@ -70,7 +70,7 @@ def test_weights_wait_for_requests_that_nobody_waits_for(
         with pytest.raises(EngineError, match="while requests are waiting"):
             await engine.load_weights(policies[1], "M2")
         abandoned.cancel()
-        await asyncio.sleep(0)
+        await asyncio.wait([abandoned])
         await engine.load_weights(policies[1], "M2")
 
     asyncio.run(main())
