@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from psr.engines.base import Completion, FinishReason, Sampling
+from psr.engines.usage import Usage
 
 SEED_STRIDE = 2**16
 """Seeds of a prompt's completions follow each other; those of another prompt start so far away."""
@@ -46,6 +47,15 @@ def score_ask(prompt: Sequence[int]) -> Ask:
 def prefill_ask(prompt: Sequence[int]) -> Ask:
     """Asks for nothing but the prompt's keys and values in the cache."""
     return Ask(tuple(prompt), {"max_new_tokens": 0, "temperature": 0.0})
+
+
+def usage_of(ask: Ask, reply: dict[str, Any]) -> Usage:
+    """What a reply cost. A prefix sent ahead is no prompt of its own: what it computed, the others find cached."""
+    meta = reply["meta_info"]
+    prompt, cached = meta["prompt_tokens"], meta["cached_tokens"]
+    if ask.parameters["max_new_tokens"] == 0:
+        return Usage(cached_tokens=cached - prompt)
+    return Usage(1, prompt, cached, meta["completion_tokens"])
 
 
 def generate_body(asks: Sequence[Ask], choices: Sequence[int], rank: int | None) -> dict[str, Any]:
