@@ -233,9 +233,7 @@ def test_new_weights_forget_what_was_sent_ahead(make: Make, llama: Path, starts:
         loaded(engine, llama, version)
         ask(engine, Sampling(4, n=3))
     ahead = [body for body in asked(starts) if body["sampling_params"][0]["max_new_tokens"] == 0]
-    assert len(ahead) == 2 * len(PROMPTS), (
-        "each prompt is the beginning of the next, and is sent ahead of its candidates"
-    )
+    assert len(ahead) == 2 * len(PROMPTS), "each is the beginning of the next"
 
 
 def test_sequences_in_flight_are_bounded_and_reach_the_bound(make: Make, llama: Path):
