@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# SGLang pins other releases of torch and transformers than psr's lock: it has an environment of its own.
+SGLANG_VENV := .venv-sglang
+SGLANG_STAMP := $(SGLANG_VENV)/.installed
 EXTRAS := dev,fetch,report
 DEMO_DIR ?= runs/quickstart
 # Extra arguments for pytest or `psr run`, as in: make test ARGS="-k search -x"
@@ -18,7 +21,7 @@ export WANDB_MODE ?= offline
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint wheel clean
+.PHONY: help venv demo test test-slow sglang test-sglang lint wheel clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +36,11 @@ test: $(STAMP) ## run the tests, without the slow ones
 
 test-slow: $(STAMP) ## run only the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+sglang: $(SGLANG_STAMP) ## create .venv-sglang with an SGLang server that runs without a GPU
+
+test-sglang: $(STAMP) $(SGLANG_STAMP) ## run the tests against a real SGLang server
+	$(BIN)/python -m pytest -m sglang $(ARGS)
 
 lint: $(STAMP) ## check style, format and types
 	$(BIN)/ruff check .
@@ -64,4 +72,14 @@ $(STAMP): pyproject.toml requirements-cpu.lock
 		$(BIN)/pip install -r requirements-cpu.lock && \
 		$(BIN)/pip install --no-deps --no-build-isolation -e .; \
 	fi
+	@touch $@
+
+# SGLang itself and xgrammar would pull CUDA packages of many GB: they come last, without what they require.
+$(SGLANG_STAMP): requirements-sglang-cpu.lock
+	@test -x $(SGLANG_VENV)/bin/pip || $(PYTHON) -m venv $(SGLANG_VENV)
+	@{ $(SGLANG_VENV)/bin/pip install --no-deps --retries 0 --timeout 30 --extra-index-url $(TORCH_CPU_INDEX) \
+		"$$(grep '^torch==' requirements-sglang-cpu.lock)" \
+		|| echo "torch could not be had that way: trying again with the rest."; }
+	grep -v -E '^(sglang|xgrammar)==' requirements-sglang-cpu.lock | $(SGLANG_VENV)/bin/pip install -r /dev/stdin
+	grep -E '^(sglang|xgrammar)==' requirements-sglang-cpu.lock | $(SGLANG_VENV)/bin/pip install --no-deps -r /dev/stdin
 	@touch $@

@@ -2,7 +2,7 @@
 
     epoch n begins    the DataModule lets M(n) search and judge new problems, and serves its step pairs
                       the StepDPOModule resets reference and optimizer
-    epoch n           step-wise DPO on those pairs
+    epoch n           the engine sleeps; step-wise DPO on those pairs
     epoch n ends      this callback exports the policy as M(n + 1) and hands its weights to the engine
 
 What runs where is decided by Lightning's order of hooks: `train_dataloader()` of an epoch runs before
@@ -44,6 +44,7 @@ class SelfRewardingLoop(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.started = time.monotonic()
+        asyncio.run(loop_data(trainer).engine.sleep())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, StepDPOModule) and pl_module.policy is not None

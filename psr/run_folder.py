@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from psr.data.jsonl import read_json, write_json
+from psr.engines.usage import Usage, add_usage, usage_figures, usage_from_json, usage_to_json
 
 SECONDS = "seconds.json"
+USAGE = "usage.json"
 
 
 @dataclass(frozen=True)
@@ -34,3 +36,15 @@ def add_seconds(folder: Path, part: str, seconds: float) -> None:
     path = folder / SECONDS
     spent = read_json(path)
     write_json(path, {**spent, part: spent.get(part, 0.0) + seconds})
+
+
+def add_search(folder: Path, usage: dict[str, Usage], seconds: float) -> None:
+    """Add to what the search of an iteration cost the engine, and to its time, over all processes."""
+    add_seconds(folder, "search", seconds)
+    write_json(folder / USAGE, usage_to_json(add_usage(usage_from_json(read_json(folder / USAGE)), usage)))
+
+
+def search_figures(folder: Path) -> dict[str, float | None]:
+    """Rates, tokens and cache hits of the search of an iteration; empty where nothing was searched."""
+    usage = usage_from_json(read_json(folder / USAGE))
+    return usage_figures(usage, read_json(folder / SECONDS)["search"]) if usage else {}

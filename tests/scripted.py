@@ -8,7 +8,8 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from psr.encoding import Encoder
-from psr.engines.base import Completion, Sampling
+from psr.engines.base import ANYWHERE, Completion, Origin, Sampling
+from psr.engines.usage import Usage
 from psr.records import Candidate, Judgement, Problem
 
 END = "<eos>"
@@ -26,12 +27,14 @@ class ScriptedEngine:
     choices: Callable[[str], Sequence[float]] | None = None
     version: Callable[[], str] = lambda: "M1"
     served_version: str | None = None
-    generated_tokens: int = 0
+    usage: dict[str, Usage] = field(default_factory=dict)
     loaded: list[tuple[Path, str]] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
     samplings: list[Sampling] = field(default_factory=list)
 
-    async def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+    async def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, origin: Origin = ANYWHERE
+    ) -> list[list[Completion]]:
         replies = []
         for prompt in prompts:
             text = str(self.tokenizer.decode(list(prompt)))
@@ -40,7 +43,9 @@ class ScriptedEngine:
             replies.append([self._completion(one) for one in self.script(text, sampling)])
         return replies
 
-    async def choice_logprobs(self, prompts: Sequence[Sequence[int]], choices: Sequence[int]) -> list[list[float]]:
+    async def choice_logprobs(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[int], origin: Origin = ANYWHERE
+    ) -> list[list[float]]:
         assert self.choices is not None
         texts = [str(self.tokenizer.decode(list(prompt))) for prompt in prompts]
         self.prompts.extend(texts)
@@ -52,6 +57,9 @@ class ScriptedEngine:
 
     async def health(self) -> str:
         return self.version()
+
+    async def sleep(self) -> None:
+        self.served_version = None
 
     async def close(self) -> None:
         pass

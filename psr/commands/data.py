@@ -145,12 +145,15 @@ def eft(
     judge = VerifierJudge(family.is_right, JudgeSettings(orders="one"))
 
     async def search_all() -> list[Any]:
-        await engine.load_weights(model, model.name)
-        return await for_each(
-            read_problems(problems),
-            lambda problem: step_search(problem, engine, judge, encoder, search),
-            f"{model.name} samples",
-        )
+        try:
+            await engine.load_weights(model, model.name)
+            return await for_each(
+                read_problems(problems),
+                lambda problem: step_search(problem, engine, judge, encoder, search),
+                f"{model.name} samples",
+            )
+        finally:
+            await engine.close()
 
     trajectories = asyncio.run(search_all())
     rows = [

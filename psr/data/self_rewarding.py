@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -19,11 +20,12 @@ from psr.data.problems import read_problems
 from psr.data.traces import TraceJournal
 from psr.encoding import Encoder
 from psr.engines.base import Engine
+from psr.engines.usage import Usage, usage_line, used_between
 from psr.errors import NoPairsError, UsageError
 from psr.modules.policy import check_folder, load_tokenizer
 from psr.prompts import Prompts
-from psr.records import Problem, StepPair, step_pairs
-from psr.run_folder import RunFolder, add_seconds
+from psr.records import Problem, StepPair, Trajectory, step_pairs
+from psr.run_folder import RunFolder, add_search, search_figures
 from psr.search.judges import JudgeSettings, Verifier, build_judge
 from psr.search.run import for_each
 from psr.search.statistics import search_summary
@@ -92,6 +94,9 @@ class SelfRewardingDataModule(LightningDataModule):
         """The folder of M`number`."""
         return self.initial if number == 1 else self.run.model(number)
 
+    def teardown(self, stage: str) -> None:
+        asyncio.run(self.engine.close())
+
     async def serve(self, number: int) -> None:
         """Have the engine serve M`number`, if it does not already."""
         version = f"M{number}"
@@ -116,19 +121,11 @@ class SelfRewardingDataModule(LightningDataModule):
         missing = [problem for problem in problems if problem.id not in journal.trajectories]
         if missing:
             await self.serve(number - 1)
-            judge = build_judge(self.judge, self.engine, self.encoder, self.verifier)
-            started = time.monotonic()
-            await for_each(
-                missing,
-                lambda problem: step_search(problem, self.engine, judge, self.encoder, self.search),
-                f"{version} searches",
-                self.concurrency,
-                journal.append,
-            )
-            add_seconds(self.run.iteration(number), "search", time.monotonic() - started)
+            await self._search(missing, number, journal)
         trajectories = [journal.trajectories[problem.id] for problem in problems]
         pairs = [pair for trajectory in trajectories for pair in step_pairs(trajectory, self.min_margin)]
-        write_json(self.run.iteration(number) / "search.json", search_summary(trajectories, len(pairs)))
+        folder = self.run.iteration(number)
+        write_json(folder / "search.json", {**search_summary(trajectories, len(pairs)), **search_figures(folder)})
         if not pairs:
             raise NoPairsError(
                 f"the search by {version} left no step pair: {len(trajectories)} problems, min_margin "
@@ -136,6 +133,31 @@ class SelfRewardingDataModule(LightningDataModule):
                 "or look at the judge's verdicts in the traces"
             )
         return pairs
+
+    async def _search(self, problems: list[Problem], number: int, journal: TraceJournal) -> None:
+        """Search `problems` and note every one in the journal as it is done."""
+        judge = build_judge(self.judge, self.engine, self.encoder, self.verifier)
+        started, before = time.monotonic(), dict(self.engine.usage)
+
+        def keep(trajectory: Trajectory) -> None:
+            journal.append(trajectory)
+            if self.trainer is not None and self.trainer.received_sigterm:  # Lightning itself asks between batches only
+                raise SIGTERMException
+
+        def used() -> tuple[dict[str, Usage], float]:
+            return used_between(before, self.engine.usage), time.monotonic() - started
+
+        try:
+            await for_each(
+                problems,
+                lambda problem: step_search(problem, self.engine, judge, self.encoder, self.search),
+                f"{journal.weights_version} searches",
+                self.concurrency,
+                keep,
+                lambda: usage_line(*used()),
+            )
+        finally:
+            add_search(self.run.iteration(number), *used())
 
 
 def pair_batches(pairs: list[StepPair], batch_size: int, rng: random.Random) -> list[list[tuple[int, StepPair]]]:

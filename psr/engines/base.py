@@ -3,10 +3,12 @@
 An engine knows nothing of steps, judges or problems. Every completion carries the version of the weights that made it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
+
+from psr.engines.usage import Usage
 
 FinishReason = Literal["eos", "stop", "length"]
 
@@ -51,6 +53,22 @@ class Completion:
     weights_version: str
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where requests come from.
+
+    Args:
+        key: requests of the same key go to the same server, whose cache holds what they have in common.
+        kind: what the requests are counted under in `Engine.usage`.
+    """
+
+    key: str = ""
+    kind: str = "other"
+
+
+ANYWHERE = Origin()
+
+
 @runtime_checkable
 class Engine(Protocol):
     """What search, judging and evaluation ask of a model server."""
@@ -61,20 +79,28 @@ class Engine(Protocol):
         ...
 
     @property
-    def generated_tokens(self) -> int:
-        """Tokens decoded since the engine was made."""
+    def usage(self) -> Mapping[str, Usage]:
+        """What the requests of every kind have cost since the engine was made."""
         ...
 
-    async def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+    async def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, origin: Origin = ANYWHERE
+    ) -> list[list[Completion]]:
         """`sampling.n` completions for each prompt, in order. Raises PromptTooLong, EngineError."""
         ...
 
-    async def choice_logprobs(self, prompts: Sequence[Sequence[int]], choices: Sequence[int]) -> list[list[float]]:
+    async def choice_logprobs(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[int], origin: Origin = ANYWHERE
+    ) -> list[list[float]]:
         """log p(choice | prompt) of each single-token choice, for each prompt: shape (prompts, choices)."""
         ...
 
     async def load_weights(self, folder: Path, version: str) -> None:
         """Serve the Hugging Face folder from now on, under the name `version`."""
+        ...
+
+    async def sleep(self) -> None:
+        """Lend the memory of weights and cache to the trainer, until the next `load_weights`."""
         ...
 
     async def health(self) -> str:

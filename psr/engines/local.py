@@ -6,6 +6,7 @@ of steps or judges. What is sampled for a request depends on its own seed alone,
 
 import asyncio
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from psr.engines.base import Completion, EngineError, FinishReason, PromptTooLong, Sampling
+from psr.engines.base import ANYWHERE, Completion, EngineError, FinishReason, Origin, PromptTooLong, Sampling
 from psr.engines.sampling import nucleus_sample
+from psr.engines.usage import Usage
 from psr.modules.policy import load_policy, load_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -66,7 +68,7 @@ class LocalEngine:
         if max_batch < 1:
             raise EngineError(f"engine.max_batch is {max_batch}: it must be at least 1")
         self.dtype, self.max_batch, self.device = DTYPES[dtype], max_batch, torch.device(device)
-        self.generated_tokens = 0
+        self.usage: dict[str, Usage] = {}
         self._model: PreTrainedModel | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._version: str | None = None
@@ -78,7 +80,9 @@ class LocalEngine:
     def served_version(self) -> str | None:
         return self._version
 
-    async def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+    async def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, origin: Origin = ANYWHERE
+    ) -> list[list[Completion]]:
         rows = []
         for prompt in prompts:
             room = self._check_room(prompt)
@@ -86,14 +90,16 @@ class LocalEngine:
             for index in range(sampling.n):
                 uniforms = np.random.default_rng((sampling.seed, index)).random(length)
                 rows.append(_Row(tuple(prompt), sampling, uniforms))
-        completions = await self._ask(rows, ())
+        completions = await self._ask(rows, (), origin)
         return [completions[i : i + sampling.n] for i in range(0, len(completions), sampling.n)]
 
-    async def choice_logprobs(self, prompts: Sequence[Sequence[int]], choices: Sequence[int]) -> list[list[float]]:
+    async def choice_logprobs(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[int], origin: Origin = ANYWHERE
+    ) -> list[list[float]]:
         for prompt in prompts:
             self._check_room(prompt)
         rows = [_Row(tuple(prompt), Sampling(max_new_tokens=0), np.empty(0)) for prompt in prompts]
-        return await self._ask(rows, tuple(choices))
+        return await self._ask(rows, tuple(choices), origin)
 
     async def load_weights(self, folder: Path, version: str) -> None:
         if any(not job.reply.done() for job in self._waiting):  # a run that failed leaves cancelled ones behind
@@ -111,6 +117,9 @@ class LocalEngine:
     async def close(self) -> None:
         self._model = self._tokenizer = self._version = None
 
+    async def sleep(self) -> None:
+        await self.close()
+
     def _check_room(self, prompt: Sequence[int]) -> int:
         if self._model is None:
             raise EngineError("the engine serves no weights yet: call load_weights first")
@@ -122,13 +131,20 @@ class LocalEngine:
             )
         return context - len(prompt)
 
-    async def _ask(self, rows: list[_Row], choices: Sequence[int]) -> list[Any]:
-        loop = asyncio.get_running_loop()
+    async def _ask(self, rows: list[_Row], choices: Sequence[int], origin: Origin) -> list[Any]:
+        loop, started = asyncio.get_running_loop(), time.monotonic()
         job = _Job(rows, choices, loop.create_future())
         self._waiting.append(job)
         if self._worker is None or self._worker.done():
             self._worker = loop.create_task(self._serve())
-        return await job.reply
+        reply = await job.reply
+        # Completions of one prompt share its prefill, scored prompts share nothing.
+        asked = sum(len(row.prompt) for row in rows)
+        computed = asked if choices else sum(map(len, {row.prompt for row in rows}))
+        generated = sum(len(row.token_ids) for row in rows)
+        used = Usage(len(rows), asked, asked - computed, generated, (time.monotonic() - started) * len(rows))
+        self.usage[origin.kind] = self.usage.get(origin.kind, Usage()) + used
+        return reply
 
     async def _serve(self) -> None:
         while self._waiting:
@@ -266,7 +282,6 @@ class LocalEngine:
         assert self._tokenizer is not None
         row.token_ids.append(token)
         row.logprob += logprob
-        self.generated_tokens += 1
         if token == self._tokenizer.eos_token_id:
             row.finish_reason = "eos"
             return

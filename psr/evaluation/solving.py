@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from psr.encoding import Encoder
-from psr.engines.base import Engine, Sampling
+from psr.engines.base import Engine, Origin, Sampling
 from psr.evaluation.grading import grade_many
 from psr.records import GoldProblem, Trajectory
 from psr.search.judges import Judge
@@ -34,7 +34,8 @@ async def solve_greedy(
     sampling = Sampling(max_new_tokens=max_tokens)
 
     async def one(problem: GoldProblem) -> tuple[str, bool, int]:
-        [[completion]] = await engine.generate([encoder.reason(problem.problem)], sampling)
+        prompts = [encoder.reason(problem.problem)]
+        [[completion]] = await engine.generate(prompts, sampling, Origin(problem.id, "solutions"))
         return completion.text, completion.finish_reason == "eos", len(completion.token_ids)
 
     written = await for_each(problems, one, title)

@@ -37,6 +37,9 @@ class SolverModule(LightningModule):
     def setup(self, stage: str) -> None:
         asyncio.run(self.engine.load_weights(Path(self.model), self.model.name))
 
+    def teardown(self, stage: str) -> None:
+        asyncio.run(self.engine.close())
+
     def solve(self, problems: list[GoldProblem]) -> list[Solved]:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, BenchmarkDataModule)

@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import Literal, Protocol
 
 from psr.encoding import Encoder
-from psr.engines.base import Engine, Sampling
+from psr.engines.base import Engine, Origin, Sampling
 from psr.errors import UsageError
 from psr.prompts import VERDICTS
 from psr.records import Candidate, Judgement, Problem
@@ -91,7 +91,7 @@ class SelfJudge:
         prompts = [
             self.encoder.judge(problem.problem, so_far, candidates[i].text, candidates[j].text) for i, j in asked
         ]
-        replies = await verdicts(self.engine, self.encoder, prompts, self.settings)
+        replies = await verdicts(self.engine, self.encoder, prompts, self.settings, problem.id)
         winners = [
             None if label is None else pair[VERDICTS.index(label)]
             for pair, (label, _) in zip(asked, replies, strict=True)
@@ -102,15 +102,19 @@ class SelfJudge:
 
 
 async def verdicts(
-    engine: Engine, encoder: Encoder, prompts: Sequence[tuple[int, ...]], settings: JudgeSettings
+    engine: Engine, encoder: Encoder, prompts: Sequence[tuple[int, ...]], settings: JudgeSettings, key: str = ""
 ) -> list[tuple[str | None, str]]:
-    """(label, text that led to it) for each judge prompt; the label is "A", "B" or None where it cannot be parsed."""
+    """(label, text that led to it) for each judge prompt; the label is "A", "B" or None where it cannot be parsed.
+
+    `key` is the id of the problem that all the prompts are about, if they are about one.
+    """
+    origin = Origin(key, "verdicts")
     if settings.verdicts == "logprob":
         shared, choices = encoder.verdict_choices()
-        logprobs = await engine.choice_logprobs([prompt + shared for prompt in prompts], choices)
+        logprobs = await engine.choice_logprobs([prompt + shared for prompt in prompts], choices, origin)
         return [(VERDICTS[int(b > a)], f"log p(A) = {a:.3f}, log p(B) = {b:.3f}") for a, b in logprobs]
     stops = tuple(encoder.prompts.verdict_text(label) for label in VERDICTS)
-    completions = await engine.generate(prompts, Sampling(max_new_tokens=settings.max_tokens, stop=stops))
+    completions = await engine.generate(prompts, Sampling(max_new_tokens=settings.max_tokens, stop=stops), origin)
     return [(encoder.prompts.parse_verdict(c.text), c.text) for [c] in completions]
 
 

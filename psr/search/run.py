@@ -19,8 +19,11 @@ async def for_each(
     title: str,
     concurrency: int = 512,
     on_result: Callable[[Result], None] | None = None,
+    note: Callable[[], str] = str,
 ) -> list[Result]:
     """`await work(item)` for every item; results in the order of the items, each shown to `on_result` as it comes.
+
+    `note()` is what else the progress line says.
 
     The first error ends the whole and is raised; results that were there before it have been handed on.
     """
@@ -31,16 +34,17 @@ async def for_each(
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns) as progress:
-        bar = progress.add_task(title, total=len(items))
+        bar = progress.add_task(title, total=len(items), note="")
 
         async def one(item: Item) -> Result:
             async with gate:
                 result = await work(item)
             if on_result is not None:
                 on_result(result)
-            progress.advance(bar)
+            progress.update(bar, advance=1, note=note())
             return result
 
         tasks = [asyncio.ensure_future(one(item)) for item in items]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from psr.encoding import Encoder
-from psr.engines.base import Engine, EngineError, PromptTooLong, Sampling
+from psr.engines.base import Engine, EngineError, Origin, PromptTooLong, Sampling
 from psr.records import Candidate, Judgement, Problem, StepNode, Trajectory
 from psr.search.judges import Judge, scores
 
@@ -64,7 +64,8 @@ async def step_search(
         steps = [nodes[i].candidates[nodes[i].chosen] for i in solution]
         prefix = prompt + tuple(token for step in steps for token in step.token_ids)
         try:
-            [completions] = await engine.generate([prefix], _sampling(problem, iteration, encoder, settings))
+            sampling = _sampling(problem, iteration, encoder, settings)
+            [completions] = await engine.generate([prefix], sampling, Origin(problem.id, "candidates"))
         except PromptTooLong:
             if not steps:
                 raise

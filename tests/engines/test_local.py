@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from psr.data.tiny_tokenizer import build_tokenizer
 from psr.encoding import Encoder
-from psr.engines.base import Completion, Engine, EngineError, PromptTooLong, Sampling
+from psr.engines.base import Completion, Engine, EngineError, Origin, PromptTooLong, Sampling
 from psr.engines.local import LocalEngine
+from psr.engines.usage import Usage
 from psr.modules.policy import export_policy, new_policy
 from tests.conftest import CONTEXT, TINY, PolicyMaker
 
@@ -201,14 +202,20 @@ def test_a_completion_ends_at_eos_a_stop_text_or_its_length(qwen2: Path, encoder
     assert across, "no completion ended in a stop text of two tokens: the test proves too little"
 
 
-def test_every_token_decoded_is_counted(qwen2: Path, asked: list[tuple[int, ...]]):
-    async def ask(engine: LocalEngine) -> tuple[int, int]:
-        assert engine.generated_tokens == 0
-        got = await engine.generate(asked, SAMPLED)
-        return engine.generated_tokens, sum(len(one.token_ids) for completions in got for one in completions)
+def test_what_requests_cost_is_counted_by_kind(qwen2: Path, asked: list[tuple[int, ...]]):
+    async def ask(engine: LocalEngine) -> tuple[Any, Any]:
+        assert engine.usage == {}
+        got = await engine.generate(asked, SAMPLED, Origin("p", "candidates"))
+        await engine.choice_logprobs([*asked, asked[0]], [3], Origin("p", "verdicts"))
+        return dict(engine.usage), sum(len(one.token_ids) for completions in got for one in completions)
 
-    counted, made = serve(qwen2, ask)
-    assert counted == made
+    usage, made = serve(qwen2, ask)
+    length = sum(map(len, asked))
+    candidates, verdicts = usage["candidates"], usage["verdicts"]
+    assert set(usage) == {"candidates", "verdicts"}
+    assert replace(candidates, seconds=0.0) == Usage(3 * len(asked), 3 * length, 2 * length, made)
+    assert replace(verdicts, seconds=0.0) == Usage(len(asked) + 1, length + len(asked[0]), 0, 0)
+    assert 0 < candidates.seconds / candidates.requests < 60
 
 
 def test_choice_logprobs_are_those_of_a_full_forward(policy: Path, asked: list[tuple[int, ...]]):

@@ -1,0 +1,37 @@
+"""`psr serve`: an SGLang server in the foreground, started as the engine would start one."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from psr.engines.sglang.server import Launch, serve_command, serve_environment
+from psr.modules.policy import check_folder
+
+
+def serve(
+    model: Path,
+    device: Literal["auto", "cpu"] = "auto",
+    port: int = 30000,
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto",
+    tp: int = 1,
+    dp: int = 1,
+    memory_fraction: float | None = None,
+    command: str = "sglang",
+    args: list[str] | None = None,
+) -> None:
+    """Serve a policy with SGLang until Ctrl-C, for `engine.urls` of runs on this machine.
+
+    Args:
+        model: Hugging Face folder that is served first; a run loads its own weights.
+        device: "cpu" serves without a GPU, for development and tests: slow.
+        port: TCP port.
+        dtype: of weights and cache; "auto" makes a float32 folder half precision.
+        tp: GPUs that share every layer.
+        dp: copies of the model inside the server.
+        memory_fraction: of the device's memory, for weights and cache; SGLang decides if it is not given.
+        command: the `sglang` program.
+        args: further arguments of `sglang serve`, as in --args='[--log-level, warning]'.
+    """
+    launch = Launch(command, device, dtype, tp, dp, memory_fraction, args=args or [])
+    words = serve_command(launch, check_folder(model).resolve(), port, "default")
+    os.execve(words[0], words, serve_environment(launch))

@@ -1,0 +1,209 @@
+"""SGLangEngine: the Engine protocol on one or several SGLang servers.
+
+Knows prompts, completions and what they cost; the fleet knows servers and failures. Weights get a new label at every
+`load_weights`, and only completions that carry it are handed on: old weights, or those of another run that shares a
+server and counts its iterations likewise, cannot slip in.
+"""
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from psr.engines.base import ANYWHERE, Completion, EngineError, Origin, PromptTooLong, Sampling
+from psr.engines.sglang.fleet import Fleet
+from psr.engines.sglang.prefixes import shared_prefixes
+from psr.engines.sglang.protocol import (
+    Ask,
+    choice_logprobs,
+    completion,
+    completion_asks,
+    prefill_ask,
+    score_ask,
+    usage_of,
+)
+from psr.engines.sglang.replicas import Server
+from psr.engines.sglang.server import Launch, OwnedServer
+from psr.engines.sglang.transport import Transient
+from psr.engines.usage import Usage
+from psr.modules.policy import check_folder, load_tokenizer
+
+log = logging.getLogger(__name__)
+
+RECENT = 64
+"""Sequences of a key that are remembered as being in its server's cache."""
+
+
+class SGLangEngine:
+    """Serves a policy from SGLang: from running servers, or from one that it starts and ends itself.
+
+    Args:
+        urls: addresses of running servers. They must see the folders of weights under the same paths as this process.
+        launch: starts a server instead; `{}` for SGLang's own settings.
+        router: address of an sglang-router in front of the `urls`: prompts go there, weights to the servers.
+        concurrency: sequences sent and not answered yet, over all servers.
+        chunk: sequences in one HTTP request; a failure repeats so many.
+        retries: further tries of a request that found no server, timed out or met a status of 5xx.
+        timeout: seconds for one HTTP request.
+        share_from: the common beginning of prompts asked together is sent ahead where that spares the server at least
+            so many tokens: one more round trip, but nothing is computed twice.
+        colocated: lends the servers' memory to the trainer between searches; the servers need
+            `--enable-memory-saver`, which `launch` adds.
+    """
+
+    def __init__(
+        self,
+        urls: list[str] | None = None,
+        launch: Launch | None = None,
+        router: str | None = None,
+        concurrency: int = 256,
+        chunk: int = 64,
+        retries: int = 8,
+        timeout: float = 600.0,
+        share_from: int = 64,
+        colocated: bool = False,
+    ) -> None:
+        for name, value in (("concurrency", concurrency), ("chunk", chunk), ("share_from", share_from)):
+            if value < 1:
+                raise EngineError(f"engine.{name} is {value}: it must be at least 1")
+        if launch is not None and colocated:
+            launch = replace(launch, args=[*launch.args, "--enable-memory-saver"])
+        servers = servers_of(urls, launch)
+        if router is not None and launch is not None:
+            raise EngineError("engine.router stands before engine.urls, and engine.launch is set: give the urls")
+        ranks = 1 if launch is None else launch.dp
+        self._fleet = Fleet(servers, router, ranks, concurrency, retries, timeout)
+        self.chunk, self.share_from, self.colocated = min(chunk, concurrency), share_from, colocated
+        self.usage: dict[str, Usage] = {}
+        self._version: str | None = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._context = self._longest_prompt = 0
+        self._recent: dict[str, deque[tuple[int, ...]]] = defaultdict(lambda: deque(maxlen=RECENT))
+
+    @property
+    def served_version(self) -> str | None:
+        return self._version
+
+    async def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, origin: Origin = ANYWHERE
+    ) -> list[list[Completion]]:
+        asks = [ask for prompt in prompts for ask in completion_asks(prompt, sampling, self._room(prompt))]
+        version, replies = self._version, await self._ask(asks, (), origin)
+        assert version is not None
+        made = [completion(reply, self._decode, version) for reply in replies]
+        return [made[i : i + sampling.n] for i in range(0, len(made), sampling.n)]
+
+    async def choice_logprobs(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[int], origin: Origin = ANYWHERE
+    ) -> list[list[float]]:
+        for prompt in prompts:
+            self._room(prompt)
+        replies = await self._ask([score_ask(prompt) for prompt in prompts], choices, origin)
+        return [choice_logprobs(reply, choices) for reply in replies]
+
+    async def load_weights(self, folder: Path, version: str) -> None:
+        if self._fleet.busy:
+            raise EngineError("weights cannot be changed while requests are waiting")
+        self._version = None
+        self._recent.clear()
+        folder = check_folder(folder).resolve()
+        self._tokenizer = load_tokenizer(folder)
+        await self._fleet.load(folder, f"{version}-{uuid.uuid4().hex[:8]}")
+        await self._learn_limits(folder)
+        self._version = version
+
+    async def sleep(self) -> None:
+        if self.colocated:
+            self._version = None
+            await self._fleet.sleep()
+
+    async def health(self) -> str:
+        self._check_serving()
+        try:
+            await self._fleet.check()
+        except Transient as error:
+            raise EngineError(f"SGLang does not serve {self._version}: {error}") from error
+        assert self._version is not None
+        return self._version
+
+    async def close(self) -> None:
+        self._version = None
+        self._fleet.close()
+
+    async def _learn_limits(self, folder: Path) -> None:
+        self._longest_prompt, seeded = await self._fleet.limits()
+        self._context = int(json.loads((folder / "config.json").read_text())["max_position_embeddings"])
+        if not seeded:
+            log.info("SGLang samples without the seeds it is sent: only --enable-deterministic-inference honours them")
+
+    def _check_serving(self) -> None:
+        if self._version is None:
+            raise EngineError("the engine serves no weights yet: call load_weights first")
+
+    def _room(self, prompt: Sequence[int]) -> int:
+        """Tokens that may follow the prompt."""
+        self._check_serving()
+        if len(prompt) > self._longest_prompt:
+            raise PromptTooLong(
+                f"a prompt of {len(prompt)} tokens is longer than the {self._longest_prompt} that the server takes for "
+                f"the model's context of {self._context} tokens: shorten the prompt template, drop long problems or "
+                "use a model with a longer context"
+            )
+        return self._context - len(prompt)
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        assert self._tokenizer is not None
+        text = self._tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
+
+    async def _ask(self, asks: list[Ask], choices: Sequence[int], origin: Origin) -> list[dict[str, Any]]:
+        """The replies to all of `asks`, in order."""
+        if origin.key:
+            await self._share(asks, origin)
+        chunks = [asks[i : i + self.chunk] for i in range(0, len(asks), self.chunk)]
+        replies = await asyncio.gather(*(self._ask_chunk(chunk, choices, origin) for chunk in chunks))
+        return [reply for some in replies for reply in some]
+
+    async def _share(self, asks: list[Ask], origin: Origin) -> None:
+        """Have the server compute first what the prompts have in common."""
+        recent = self._recent[origin.key]
+        for level in shared_prefixes((ask.prompt for ask in asks), recent, self.share_from):
+            await self._ask_chunk([prefill_ask(prefix) for prefix in level], (), origin)
+
+    async def _ask_chunk(self, asks: list[Ask], choices: Sequence[int], origin: Origin) -> list[dict[str, Any]]:
+        replica = self._fleet.placement.of(origin.key)
+        replica.load += len(asks)
+        try:
+            async with self._fleet.session() as session, session.gate.room(len(asks)):
+                started = time.monotonic()
+                replies = await self._fleet.generate(session, replica, asks, choices, origin.key)
+                self._count(asks, replies, origin, time.monotonic() - started)
+                return replies
+        finally:
+            replica.load -= len(asks)
+
+    def _count(self, asks: list[Ask], replies: list[dict[str, Any]], origin: Origin, seconds: float) -> None:
+        used = Usage(seconds=seconds * len(asks))
+        for ask, reply in zip(asks, replies, strict=True):
+            used = used + usage_of(ask, reply)
+            if origin.key:
+                self._recent[origin.key].append(ask.prompt + tuple(reply["output_ids"]))
+        self.usage[origin.kind] = self.usage.get(origin.kind, Usage()) + used
+
+
+def servers_of(urls: list[str] | None, launch: Launch | None) -> list[Server]:
+    """The running servers, or the one to be started. Raises EngineError unless exactly one of the two is given."""
+    if (not urls) == (launch is None):
+        raise EngineError("engine.urls names running servers, engine.launch starts one: give one of the two")
+    if launch is None:
+        return [Server(url.rstrip("/")) for url in urls or []]
+    owned = OwnedServer(launch)
+    return [Server(owned.url, owned)]

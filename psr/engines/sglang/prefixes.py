@@ -1,0 +1,48 @@
+"""Which common beginnings of a group of prompts to send ahead, so that the server computes each of them once.
+
+Requests that reach a server together are computed together: none finds in the cache what the others are about to put
+there. Knows token ids only.
+"""
+
+from collections.abc import Iterable, Sequence
+
+Tokens = tuple[int, ...]
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the longest common prefix."""
+    for i, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return i
+    return min(len(one), len(other))
+
+
+def shared_prefixes(prompts: Iterable[Tokens], known: Sequence[Tokens], least: int) -> list[list[Tokens]]:
+    """Prefixes to be computed ahead, outermost first: those of one list together, list after list.
+
+    Args:
+        prompts: what is about to be asked; the same prompt several times is worth computing once, too.
+        known: sequences that the server has computed before.
+        least: a prefix is sent ahead if that saves at least so many tokens of the prompts that share it.
+    """
+    levels: list[list[Tokens]] = []
+
+    def visit(group: list[Tokens], covered: int, level: int) -> None:
+        prefix = group[0][: common_length(group[0], group[-1])]
+        covered = max([covered, *(common_length(prefix, sequence) for sequence in known)])
+        if (len(group) - 1) * (len(prefix) - covered) >= least:
+            levels.extend([[]] * (level + 1 - len(levels)))
+            levels[level] = [*levels[level], prefix]
+            covered, level = len(prefix), level + 1
+        branches: dict[int, list[Tokens]] = {}
+        for prompt in group:
+            if len(prompt) > len(prefix):
+                branches.setdefault(prompt[len(prefix)], []).append(prompt)
+        for branch in branches.values():
+            if len(branch) > 1:
+                visit(branch, covered, level)
+
+    ordered = sorted(prompts)  # so that the first and the last of a group have in common what all of it has
+    if len(ordered) > 1:
+        visit(ordered, 0, 0)
+    return levels

@@ -1,0 +1,108 @@
+"""Requests and completions as the JSON of SGLang's native `/generate`, token ids in and out.
+
+Pure functions: no HTTP, no server, no retries. SGLang accepts unknown fields without a word, so every name here is one
+that the integration suite has seen take effect.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psr.engines.base import Completion, FinishReason, Sampling
+from psr.engines.usage import Usage
+
+SEED_STRIDE = 2**16
+"""Seeds of a prompt's completions follow each other; those of another prompt start so far away."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One sequence to be sent: a prompt with the sampling of one completion of it."""
+
+    prompt: tuple[int, ...]
+    parameters: dict[str, Any]
+
+
+def completion_asks(prompt: Sequence[int], sampling: Sampling, room: int) -> list[Ask]:
+    """One Ask for each of the `sampling.n` completions, at most `room` tokens long.
+
+    `n` of SGLang would give all completions of a seeded request the same seed, and with it the same text.
+    """
+    common = {
+        "max_new_tokens": min(sampling.max_new_tokens, room),
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "stop": list(sampling.stop),
+        "no_stop_trim": True,
+    }
+    seeds = (sampling.seed * SEED_STRIDE + index for index in range(sampling.n))
+    return [Ask(tuple(prompt), {**common, "sampling_seed": seed % 2**63}) for seed in seeds]
+
+
+def score_ask(prompt: Sequence[int]) -> Ask:
+    """Asks for one greedy token; the log-probabilities of the choices are read where it stands."""
+    return Ask(tuple(prompt), {"max_new_tokens": 1, "temperature": 0.0})
+
+
+def prefill_ask(prompt: Sequence[int]) -> Ask:
+    """Asks for nothing but the prompt's keys and values in the cache."""
+    return Ask(tuple(prompt), {"max_new_tokens": 0, "temperature": 0.0})
+
+
+def usage_of(ask: Ask, reply: dict[str, Any]) -> Usage:
+    """What a reply cost. A prefix sent ahead is no prompt of its own: what it computed, the others find cached."""
+    meta = reply["meta_info"]
+    prompt, cached = meta["prompt_tokens"], meta["cached_tokens"]
+    if ask.parameters["max_new_tokens"] == 0:
+        return Usage(cached_tokens=cached - prompt)
+    return Usage(1, prompt, cached, meta["completion_tokens"])
+
+
+def generate_body(asks: Sequence[Ask], choices: Sequence[int], rank: int | None) -> dict[str, Any]:
+    """The body of one `/generate` for all of `asks`; its reply is a list in the same order."""
+    body: dict[str, Any] = {
+        "input_ids": [list(ask.prompt) for ask in asks],
+        "sampling_params": [ask.parameters for ask in asks],
+        "return_logprob": True,
+    }
+    if choices:
+        body["token_ids_logprob"] = [list(choices)] * len(asks)
+    if rank is not None:
+        body["routed_dp_rank"] = rank
+    return body
+
+
+def flaw(reply: dict[str, Any], label: str) -> str | None:
+    """Why a reply may not be used, though the same request may be answered rightly next time; None if it may.
+
+    The server broke it off, or other weights than those that it knows as `label` had a part in it.
+    """
+    meta = reply["meta_info"]
+    reason = meta["finish_reason"]
+    if reason["type"] == "abort":
+        return f"the server aborted the request: {reason.get('message')}"
+    served = {str(meta["weight_version"]), *(str(span["version"]) for span in meta["weight_versions"])}
+    if served != {label}:
+        return f"the server answered with the weights {', '.join(map(repr, sorted(served)))} instead of {label!r}"
+    return None
+
+
+def completion(reply: dict[str, Any], decode: Callable[[Sequence[int]], str], version: str) -> Completion:
+    """A reply as a Completion. The text is decoded here, so that it does not depend on the server's settings."""
+    meta = reply["meta_info"]
+    ids = tuple(reply["output_ids"])
+    logprob = sum(entry[0] for entry in meta["output_token_logprobs"])
+    return Completion(ids, decode(ids), finish_reason(meta["finish_reason"]), logprob, version)
+
+
+def finish_reason(reason: dict[str, Any]) -> FinishReason:
+    """SGLang says "stop" for EOS as well, and names what matched: a token id, or one of the stop texts."""
+    if reason["type"] == "length":
+        return "length"
+    return "eos" if isinstance(reason["matched"], int) else "stop"
+
+
+def choice_logprobs(reply: dict[str, Any], choices: Sequence[int]) -> list[float]:
+    """The log-probabilities of the choices as the first generated token."""
+    first = {token: logprob for logprob, token, _ in reply["meta_info"]["output_token_ids_logprobs"][0]}
+    return [first[choice] for choice in choices]
