@@ -19,7 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from psr.data.arithmetic import is_right
+from psr.data.jsonl import read_json
 from psr.data.traces import TraceJournal
+from psr.results import read_results
 
 SHARED_STAGES = ("data", "model", "ift", "eft", "eft_heldout", "sft")
 SHARED_FOLDERS = ("data", "models/M0", "models/M0-ift", "models/M1", "iterations/01")
@@ -48,7 +50,7 @@ def main() -> None:
         command = [sys.executable, "-m", "psr.cli", "run", str(options.recipe), "--run-dir", str(folder)]
         command += ["--seed", str(seed), "--judge", judge, *(["--overlay", overlay] if overlay else [])]
         subprocess.run(command, check=True)
-        result = json.loads((folder / "results.json").read_text())
+        result = read_results(folder / "results.json")
         for model in result["models"][1:]:
             model["pairs_by_correctness"] = pairs_by_correctness(folder, int(model["name"][1:]))
         results.append({"run": name, "overlay": overlay, **result})
@@ -66,7 +68,7 @@ def share_first_model(source: Path, target: Path) -> None:
         return
     for folder in SHARED_FOLDERS:
         shutil.copytree(source / folder, target / folder)
-    done = json.loads((source / "stages.json").read_text())
+    done = read_json(source / "stages.json")
     (target / "stages.json").write_text(json.dumps({name: done[name] for name in SHARED_STAGES}))
 
 

@@ -47,6 +47,10 @@ def apply(value: int, sign: str, operand: int) -> int:
     return value + operand if sign == "+" else value - operand
 
 
+def in_range(value: int) -> bool:
+    return 0 <= value <= LARGEST
+
+
 def carries(value: int, sign: str, operand: int) -> bool:
     """Whether the units carry over into the tens, or borrow from them."""
     return not 0 <= apply(value % 10, sign, operand % 10) <= 9
@@ -79,7 +83,7 @@ def sample_chain(rng: random.Random, shortest: int, longest: int, hard_share: fl
     start = value = rng.randint(2, LARGEST)
     operations: list[tuple[str, int]] = []
     for _ in range(rng.randint(shortest, longest)):
-        possible = [(s, o) for s in "+-" for o in range(2, LARGEST + 1) if 0 <= apply(value, s, o) <= LARGEST]
+        possible = [(s, o) for s in "+-" for o in range(2, LARGEST + 1) if in_range(apply(value, s, o))]
         easy = [(s, o) for s, o in possible if o % 10 == 0]
         hard = [(s, o) for s, o in possible if carries(value, s, o)]
         sign, operand = rng.choice(hard if hard and rng.random() < hard_share else easy)
@@ -157,15 +161,11 @@ def solution(chain: Chain, rng: random.Random, forgotten_share: float = 0.0, pha
     for i, place in enumerate(operations(chain)):
         operation = replace(place, value=value)
         slipped = slip(operation, rng, forgotten_share, phantom_share)
-        possible = in_range(values(Chain(slipped, chain.operations[i + 1 :])))
+        possible = all(map(in_range, values(Chain(slipped, chain.operations[i + 1 :]))))
         value = slipped if possible else int(operation.result)
         box = f" \\boxed{{{two_digits(value)}}}" if operation.last else ""
         steps.append(f"{operation.question}={two_digits(value)}{box}")
     return steps
-
-
-def in_range(results: Sequence[int]) -> bool:
-    return all(0 <= value <= LARGEST for value in results)
 
 
 def next_operation(problem: str, steps: Sequence[str]) -> Operation | None:
@@ -206,7 +206,7 @@ def explain(problem: str, steps: Sequence[str], a: str, b: str) -> str | None:
     is not the step that comes next, and for nobody. None where nothing comes next.
     """
     expected = next_operation(problem, steps)
-    if expected is None or not 0 <= apply(expected.value, expected.sign, expected.operand) <= LARGEST:
+    if expected is None or not in_range(apply(expected.value, expected.sign, expected.operand)):
         return None  # after a wrong step there may be no next one, or one that leaves 0..99
     stated = [stated_result(problem, steps, candidate) for candidate in (a, b)]
     who = "".join(label for label, result in zip("AB", stated, strict=True) if result == expected.result)
