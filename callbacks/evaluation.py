@@ -17,7 +17,7 @@ from psr.evaluation.judging import evaluate_judge
 from psr.evaluation.solving import solve_by_search, solve_greedy
 from psr.evaluation.statistics import standard_error
 from psr.results import has_model, put_model
-from psr.run_folder import SECONDS, add_seconds
+from psr.run_folder import SECONDS, add_seconds, search_figures
 from psr.search.judges import build_judge
 from psr.search.statistics import mean
 
@@ -64,7 +64,8 @@ class EvaluateIterations(Callback):
         entry = {"name": f"M{number}", **figures, "pairs": searched.get("pairs", 0), "search": searched}
         put_model(data.run.results, {**entry, "seconds": {"search": 0.0, "train": 0.0, **read_json(folder / SECONDS)}})
         metrics = {f"eval/{name}": value for name, value in figures.items() if value is not None}
-        metrics |= {f"search/{name}": value for name, value in searched.items() if value is not None}
+        found_and_spent = {**searched, **search_figures(folder)}
+        metrics |= {f"search/{name}": value for name, value in found_and_spent.items() if value is not None}
         for logger in trainer.loggers:
             logger.log_metrics({**metrics, "iteration": number}, step=trainer.global_step)
 

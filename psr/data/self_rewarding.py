@@ -25,7 +25,7 @@ from psr.errors import NoPairsError, UsageError
 from psr.modules.policy import check_folder, load_tokenizer
 from psr.prompts import Prompts
 from psr.records import Problem, StepPair, Trajectory, step_pairs
-from psr.run_folder import RunFolder, add_search, search_figures
+from psr.run_folder import RunFolder, add_search
 from psr.search.judges import JudgeSettings, Verifier, build_judge
 from psr.search.run import for_each
 from psr.search.statistics import search_summary
@@ -124,8 +124,7 @@ class SelfRewardingDataModule(LightningDataModule):
             await self._search(missing, number, journal)
         trajectories = [journal.trajectories[problem.id] for problem in problems]
         pairs = [pair for trajectory in trajectories for pair in step_pairs(trajectory, self.min_margin)]
-        folder = self.run.iteration(number)
-        write_json(folder / "search.json", {**search_summary(trajectories, len(pairs)), **search_figures(folder)})
+        write_json(self.run.iteration(number) / "search.json", search_summary(trajectories, len(pairs)))
         if not pairs:
             raise NoPairsError(
                 f"the search by {version} left no step pair: {len(trajectories)} problems, min_margin "
