@@ -99,7 +99,9 @@ def tree_attention(
         output, _ = flex_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return output, None
     assert query_blocks is not None, "a model with tree attention is called with `attention_arguments`"
-    output = BlockwiseAttention.apply(query[0], key[0], value[0], scaling, query_blocks)
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, rotary embedding leaves them in float32
+    with torch.autocast(query.device.type, enabled=False):  # or softmax would go to float32 and back
+        output = BlockwiseAttention.apply(query[0], key[0], value[0], scaling, query_blocks)
     return output[None], None
 
 

@@ -9,7 +9,6 @@ Knows step trees and tensors. Does not know what is learned from a completion.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import Literal
 
 import torch
@@ -35,22 +34,29 @@ Group = tuple[Unit, ...]
 
 @dataclass(frozen=True)
 class GroupTree:
-    """A group and its step tree."""
+    """A group, and the size of its step tree: tokens, scored tokens, and (query, key) pairs that the mask admits."""
 
     group: Group
+    tokens: int
+    scored: int
+    attended: int
 
-    @cached_property
+    @classmethod
+    def of(cls, group: Group) -> "GroupTree":
+        samples = [sample for unit in group for sample in unit.samples]
+        if len(samples) == 1:  # most of supervised training; the tree is built when its row is
+            tokens = len(samples[0])
+            return cls(group, tokens, len(samples[0].completion_ids), tokens * (tokens + 1) // 2)
+        tree = step_tree(samples)
+        return cls(group, len(tree), len(tree.scored), tree.attended)
+
+    @property
     def tree(self) -> StepTree:
         return step_tree([sample for unit in self.group for sample in unit.samples])
 
-    @cached_property
-    def scored(self) -> list[int]:
-        """The tree's tokens that at least one completion holds, ascending."""
-        return sorted({token for completion in self.tree.completions for token in completion})
-
     @property
     def cost(self) -> float:
-        return len(self.tree) + self.tree.attended / KEYS_PER_TOKEN
+        return self.tokens + self.attended / KEYS_PER_TOKEN
 
 
 @dataclass(frozen=True)
@@ -79,22 +85,22 @@ def plan_rows(
     scored tokens.
     """
     fitting = [part for group in groups for part in _fitting(group, row_tokens)]
-    steps = [[GroupTree(group) for group in step] for step in optimizer_steps(fitting, units_per_step)]
+    steps = [[GroupTree.of(group) for group in step] for step in optimizer_steps(fitting, units_per_step)]
     for rows_per_step in range(1, units_per_step + 1):
         packed = [balanced(step, rows_per_step) for step in steps]
-        if all(sum(len(t.tree) for t in row) <= row_tokens for rows in packed for row in rows):
+        if all(sum(tree.tokens for tree in row) <= row_tokens for rows in packed for row in rows):
             break
     rows = []
     for step in packed:
         trees = [tree for row in step for tree in row]
-        total = sum(len(tree.group if mean_over == "units" else tree.scored) for tree in trees)
+        total = sum(len(tree.group) if mean_over == "units" else tree.scored for tree in trees)
         rows += [PlannedRow(tuple(row), rows_per_step / total) for row in step]
     return Plan(rows, rows_per_step)
 
 
 def _fitting(group: Group, row_tokens: int) -> list[Group]:
     """The group, halved until every part fits a row or is a single unit."""
-    if len(group) == 1 or len(GroupTree(group).tree) <= row_tokens:
+    if len(group) == 1 or GroupTree.of(group).tokens <= row_tokens:
         return [group]
     half = len(group) // 2
     return _fitting(group[:half], row_tokens) + _fitting(group[half:], row_tokens)
@@ -131,7 +137,7 @@ def balanced(trees: Sequence[GroupTree], rows: int) -> list[list[GroupTree]]:
     while len(trees) < rows and (large := next((tree for tree in trees if len(tree.group) > 1), None)):
         half = len(large.group) // 2
         trees.remove(large)
-        trees += [GroupTree(large.group[:half]), GroupTree(large.group[half:])]
+        trees += [GroupTree.of(large.group[:half]), GroupTree.of(large.group[half:])]
         trees.sort(key=lambda tree: tree.cost, reverse=True)
     packed: list[list[GroupTree]] = [[] for _ in range(min(rows, len(trees)))]
     costs = [0.0] * len(packed)
@@ -150,7 +156,7 @@ class Row:
     completion holds: `targets` are their ids and `sources` the positions that predict them, both (scored,).
     Completion `owners[i]` holds the scored token `members[i]`. `units` are the numbers of what was packed, in the order
     of their completions. The optimizer step's loss is the sum over its rows of `share` times the sum over the row, as
-    Lightning divides by the number of accumulated rows.
+    Lightning divides by the number of accumulated rows. `number` is the row's place in the epoch.
     """
 
     token_ids: Tensor
@@ -162,6 +168,7 @@ class Row:
     owners: Tensor
     units: Tensor
     share: float
+    number: int
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Row":
         moved = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -178,11 +185,12 @@ class Row:
         return values.new_zeros(len(self.lengths)).index_add(0, self.owners, values[self.members])
 
 
-def build_row(planned: PlannedRow) -> Row:
-    """The tensors of a planned row."""
-    columns: dict[str, list[int]] = {f.name: [] for f in fields(Row) if f.name != "share"}
+def build_row(planned: PlannedRow, number: int = 0) -> Row:
+    """The tensors of a planned row, the epoch's `number`th."""
+    columns: dict[str, list[int]] = {field.name: [] for field in fields(Row) if field.type is Tensor}
     for group_tree in planned.trees:
-        tree, scored = group_tree.tree, group_tree.scored
+        tree = group_tree.tree
+        scored = tree.scored
         first, first_scored = len(columns["token_ids"]), len(columns["sources"])
         first_owner = columns["owners"][-1] + 1 if columns["owners"] else 0
         columns["token_ids"] += tree.token_ids
@@ -195,4 +203,4 @@ def build_row(planned: PlannedRow) -> Row:
             columns["members"] += [place[token] for token in completion]
             columns["owners"] += [owner] * len(completion)
         columns["units"] += [unit.number for unit in group_tree.group]
-    return Row(share=planned.share, **{name: torch.tensor(values) for name, values in columns.items()})
+    return Row(share=planned.share, number=number, **{name: torch.tensor(values) for name, values in columns.items()})

@@ -64,6 +64,11 @@ class StepTree:
         return ends
 
     @property
+    def scored(self) -> list[int]:
+        """The tokens that at least one completion holds, ascending."""
+        return sorted({token for completion in self.completions for token in completion})
+
+    @property
     def attended(self) -> int:
         """How many (query, key) pairs the mask admits."""
         return sum(self.positions) + len(self)

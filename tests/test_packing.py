@@ -36,13 +36,13 @@ def test_every_unit_is_laid_out_once_in_steps_of_the_stated_size(per_step: int, 
     steps = [rows[i : i + plan.rows_per_step] for i in range(0, len(rows), plan.rows_per_step)]
     assert [sum(map(len, step)) for step in steps[:-1]] == [per_step] * (count // per_step - (count % per_step == 0))
     for row in plan.rows:
-        tokens = sum(len(tree.tree) for tree in row.trees)
+        tokens = sum(tree.tokens for tree in row.trees)
         assert tokens <= row_tokens or sum(len(tree.group) for tree in row.trees) == 1
 
 
 def test_rows_are_as_few_as_the_budget_allows():
     groups = random_groups(12)
-    tokens = sum(len(GroupTree(group).tree) for group in groups)
+    tokens = sum(GroupTree.of(group).tokens for group in groups)
     assert plan_rows(groups, 1000, tokens).rows_per_step == 1
     plan = plan_rows(groups, 1000, int(tokens / 2.5))
     assert (plan.rows_per_step, len(plan.rows)) == (3, 3)
@@ -54,7 +54,7 @@ def test_the_shares_of_a_step_make_the_mean_over_its_units_or_tokens(mean_over):
     plan = plan_rows(random_groups(12), 7, 60, mean_over)
     for i in range(0, len(plan.rows), plan.rows_per_step):
         step = plan.rows[i : i + plan.rows_per_step]
-        total = sum(len(tree.group if mean_over == "units" else tree.scored) for row in step for tree in row.trees)
+        total = sum(len(tree.group) if mean_over == "units" else tree.scored for row in step for tree in row.trees)
         for row in step:
             assert row.share / plan.rows_per_step == pytest.approx(1 / total)
 
@@ -68,7 +68,7 @@ def test_a_step_is_filled_with_groups_that_have_room_before_one_is_split():
 
 
 def test_a_steps_rows_cost_about_the_same():
-    trees = [GroupTree(group) for group in random_groups(40)]
+    trees = [GroupTree.of(group) for group in random_groups(40)]
     rows = balanced(trees, 4)
     costs = [sum(tree.cost for tree in row) for row in rows]
     assert max(costs) - min(costs) <= max(tree.cost for tree in trees)

@@ -35,7 +35,7 @@ def random_pairs(rng: random.Random) -> list[list[Sample]]:
 
 def row_of(*groups: list[list[Sample]]) -> Row:
     """One row with a tree for each group of pairs."""
-    trees = tuple(GroupTree(tuple(Unit(i, tuple(pair)) for i, pair in enumerate(group))) for group in groups)
+    trees = tuple(GroupTree.of(tuple(Unit(i, tuple(pair)) for i, pair in enumerate(group))) for group in groups)
     return build_row(PlannedRow(trees, 1.0))
 
 
