@@ -107,7 +107,7 @@ def at_least_zero(**settings: float) -> None:
             raise ValueError(f"loss.{name} is {value}: it must be 0 or more")
 
 
-def reverse_kl_estimate(policy: Tensor, reference: Tensor) -> Tensor:
+def kl_estimate(policy: Tensor, reference: Tensor) -> Tensor:
     """Per-token estimate of KL(ref || pi) for tokens that the reference drew: pi / ref - 1 - log(pi / ref), 0 or more.
 
     `policy` and `reference` are log-probabilities of the tokens. Source: http://joschu.net/blog/kl-approx.html (k3).

@@ -1,7 +1,7 @@
 """Reference log-probabilities: computed once per iteration by the code that trains, and stored with the rows.
 
-What is stored is found again only for the same reference weights, rows and precision, so that a run that was killed
-goes on without computing them anew, and can never use those of other weights.
+What is stored is found again only for the same weights, rows and conditions (precision, adapters on or off), so that a
+run that was killed goes on without computing them anew, and can never use those of another reference.
 """
 
 import hashlib
@@ -19,13 +19,14 @@ from psr.scoring import row_logprobs
 
 
 def reference_logprobs(
-    policy: PreTrainedModel, rows: Sequence[Row], device: torch.device, precision: str, store: Path | None = None
+    policy: PreTrainedModel, rows: Sequence[Row], device: torch.device, conditions: str = "", store: Path | None = None
 ) -> list[Tensor]:
     """The policy's log-probabilities of every row's scored tokens, each (scored,), on the CPU.
 
-    Read from `store` where it holds those of these weights, rows and `precision`; else computed and written there.
+    Read from `store` where it holds those of these weights, rows and `conditions` (what else the values depend on);
+    else computed and written there.
     """
-    key = _key(policy, rows, precision)
+    key = _key(policy, rows, conditions)
     if store is not None and store.is_file():
         with safe_open(store, "pt") as stored:
             if stored.metadata() == {"key": key}:
@@ -42,9 +43,9 @@ def reference_logprobs(
     return logprobs
 
 
-def _key(policy: PreTrainedModel, rows: Sequence[Row], precision: str) -> str:
+def _key(policy: PreTrainedModel, rows: Sequence[Row], conditions: str) -> str:
     """A hash of everything that the values depend on."""
-    digest = hashlib.sha256(precision.encode())
+    digest = hashlib.sha256(conditions.encode())
     for name, value in policy.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(_bytes(value))

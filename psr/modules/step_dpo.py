@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from psr.data.rows import PlannedRows
-from psr.losses import PreferenceLoss, Preferences, StepDPOLoss, reverse_kl_estimate
+from psr.losses import PreferenceLoss, Preferences, StepDPOLoss, kl_estimate
 from psr.modules.lora import LoRA, adapters_off
 from psr.modules.policy import load_trainable
 from psr.modules.schedule import warmup_constant
@@ -76,8 +76,9 @@ class StepDPOModule(RowModule):
         elif self.reference == "initial":
             policy = load_trainable(self.model).to(self.device)
         rows = [dataset[number] for number in range(len(dataset))]
+        conditions = f"{self.trainer.precision}, {self.reference}"  # the adapters count in "previous" alone
         with scope, self.trainer.precision_plugin.forward_context():  # rounded as in training: a ratio starts at 1
-            return reference_logprobs(policy, rows, self.device, str(self.trainer.precision), dataset.store)
+            return reference_logprobs(policy, rows, self.device, conditions, dataset.store)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         rows = self.trainer.accumulate_grad_batches
@@ -101,7 +102,7 @@ class StepDPOModule(RowModule):
                 "reward_rejected": rejected_rewards,
                 "logprob_chosen": pairs.policy[:, 0],
                 "logprob_rejected": pairs.policy[:, 1],
-                "kl_to_reference": reverse_kl_estimate(logprobs.detach(), reference),
+                "kl_to_reference": kl_estimate(logprobs.detach(), reference),
             }
         )
         return row.share * losses.sum()
