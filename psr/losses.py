@@ -1,53 +1,116 @@
-"""Losses as pure modules over per-sequence log-probabilities. Nothing here knows a model, a tokenizer or Lightning."""
+"""Losses as pure modules over per-completion log-probabilities. Nothing here knows a model, a tokenizer or Lightning.
+
+Every loss of step pairs takes the log-probabilities of a `Preferences` and returns (losses, rewards of the chosen,
+rewards of the rejected), each (pairs,).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def token_logprobs(logits: Tensor, input_ids: Tensor) -> Tensor:
-    """log p(token t | tokens before t), in float32: (rows, length - 1) for logits (rows, length, vocabulary)."""
-    rows, targets = logits[:, :-1].flatten(0, 1).float(), input_ids[:, 1:]
-    return -F.cross_entropy(rows, targets.flatten(), reduction="none").view(targets.shape)
+@dataclass(frozen=True)
+class Preferences:
+    """Step pairs as a loss sees them; every tensor is (pairs, 2), the chosen side first.
+
+    `policy` and `reference` are the sums over the step's tokens of log pi and log ref, `lengths` the tokens.
+    """
+
+    policy: Tensor
+    reference: Tensor
+    lengths: Tensor
+
+    @property
+    def log_ratios(self) -> Tensor:
+        return self.policy - self.reference
 
 
-def completion_logprobs(logits: Tensor, input_ids: Tensor, completion_mask: Tensor) -> Tensor:
-    """Sum over the completion's tokens of log p(token | before): (rows,). The mask is (rows, length)."""
-    return (token_logprobs(logits, input_ids) * completion_mask[:, 1:]).sum(-1)
+class PreferenceLoss(nn.Module, ABC):
+    """What all losses of step pairs share: the implicit rewards, length normalisation, the likelihood term.
+
+    Args:
+        beta: strength of the implicit KL constraint.
+        nll: weight of the chosen step's negative log-likelihood per token (Pang et al. 2024, arXiv 2404.19733).
+        length_normalised: log-ratios count per token instead of per step (Lambert et al. 2024, arXiv 2411.15124).
+    """
+
+    def __init__(self, beta: float = 0.1, nll: float = 0.0, length_normalised: bool = False) -> None:
+        super().__init__()
+        if beta <= 0:
+            raise ValueError(f"loss.beta is {beta}: it must be positive")
+        at_least_zero(nll=nll)
+        self.beta, self.nll, self.length_normalised = beta, nll, length_normalised
+
+    @abstractmethod
+    def compare(self, chosen: Tensor, rejected: Tensor) -> Tensor:
+        """The losses of pairs with these log-ratios, per step or per token; all (pairs,)."""
+
+    def forward(self, pairs: Preferences) -> tuple[Tensor, Tensor, Tensor]:
+        """Per-pair losses, and the implicit rewards beta * log(pi / ref) of both sides, without gradient."""
+        ratios = pairs.log_ratios / pairs.lengths if self.length_normalised else pairs.log_ratios
+        losses = self.compare(*ratios.unbind(1))
+        if self.nll:
+            losses = losses - self.nll * pairs.policy[:, 0] / pairs.lengths[:, 0]
+        chosen_rewards, rejected_rewards = (self.beta * ratios.detach()).unbind(1)
+        return losses, chosen_rewards, rejected_rewards
 
 
-class StepDPOLoss(nn.Module):
-    """Step-wise DPO (equations 6-8), with two optional terms that hold the likelihood of the chosen step up.
+class StepDPOLoss(PreferenceLoss):
+    """Step-wise DPO (equations 6-8; Rafailov et al. 2023, arXiv 2305.18290), the sigmoid loss.
 
     Args:
         beta: strength of the implicit KL constraint.
         nll: weight of the chosen step's negative log-likelihood per token (Pang et al. 2024, arXiv 2404.19733).
         dpop: weight inside the sigmoid of max(0, log ref(chosen) - log pi(chosen)) (DPO-Positive, arXiv 2402.13228).
+        label_smoothing: probability that a verdict is wrong (conservative DPO, Mitchell 2023,
+            https://ericmitchell.ai/cdpo.pdf); below 0.5.
+        length_normalised: log-ratios count per token instead of per step (Lambert et al. 2024, arXiv 2411.15124).
     """
 
-    def __init__(self, beta: float = 0.1, nll: float = 0.0, dpop: float = 0.0) -> None:
-        super().__init__()
-        for name, value, low in (("beta", beta, 0.0), ("nll", nll, -1e-9), ("dpop", dpop, -1e-9)):
-            if value <= low:
-                raise ValueError(f"loss.{name} is {value}: it must be {'positive' if low == 0 else '0 or more'}")
-        self.beta, self.nll, self.dpop = beta, nll, dpop
+    def __init__(
+        self,
+        beta: float = 0.1,
+        nll: float = 0.0,
+        dpop: float = 0.0,
+        label_smoothing: float = 0.0,
+        length_normalised: bool = False,
+    ) -> None:
+        super().__init__(beta, nll, length_normalised)
+        at_least_zero(dpop=dpop, label_smoothing=label_smoothing)
+        if label_smoothing >= 0.5:
+            raise ValueError(f"loss.label_smoothing is {label_smoothing}: it must be below 0.5")
+        self.dpop, self.label_smoothing = dpop, label_smoothing
 
-    def forward(
-        self, chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, chosen_lengths: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Per-pair losses and the implicit rewards beta * log(pi / ref) of both sides; all arguments are (pairs,)."""
-        chosen_rewards = self.beta * (chosen - ref_chosen)
-        rejected_rewards = self.beta * (rejected - ref_rejected)
-        logits = chosen_rewards - rejected_rewards
-        if self.dpop:
-            logits = logits - self.beta * self.dpop * (ref_chosen - chosen).clamp(min=0)
-        losses = -F.logsigmoid(logits)
-        if self.nll:
-            losses = losses - self.nll * chosen / chosen_lengths.clamp(min=1)
-        return losses, chosen_rewards.detach(), rejected_rewards.detach()
+    def compare(self, chosen: Tensor, rejected: Tensor) -> Tensor:
+        logits = self.beta * (chosen - rejected - self.dpop * (-chosen).clamp(min=0))
+        smoothing = self.label_smoothing
+        return -(1 - smoothing) * F.logsigmoid(logits) - smoothing * F.logsigmoid(-logits)
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean of `values` where `mask` is 1; 0 where it is 1 nowhere."""
-    mask = mask.to(values.dtype)
-    return (values * mask).sum() / torch.clamp(mask.sum(), min=1)
+class StepIPOLoss(PreferenceLoss):
+    """IPO: the squared distance of the log-ratio margin from 1 / (2 beta) (Azar et al. 2023, arXiv 2310.12036).
+
+    Its target does not run away where a verdict is certain, as that of the sigmoid loss does.
+    """
+
+    def compare(self, chosen: Tensor, rejected: Tensor) -> Tensor:
+        return (chosen - rejected - 1 / (2 * self.beta)).square()
+
+
+def at_least_zero(**settings: float) -> None:
+    """Raise ValueError for a setting below zero."""
+    for name, value in settings.items():
+        if value < 0:
+            raise ValueError(f"loss.{name} is {value}: it must be 0 or more")
+
+
+def kl_estimate(policy: Tensor, reference: Tensor) -> Tensor:
+    """Per-token estimate of KL(ref || pi) for tokens that the reference drew: pi / ref - 1 - log(pi / ref), 0 or more.
+
+    `policy` and `reference` are log-probabilities of the tokens. Source: http://joschu.net/blog/kl-approx.html (k3).
+    """
+    log_ratio = policy - reference
+    return torch.expm1(log_ratio) - log_ratio

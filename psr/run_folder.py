@@ -26,6 +26,10 @@ class RunFolder:
     def traces(self, number: int) -> Path:
         return self.iteration(number) / "traces.jsonl"
 
+    def reference(self, number: int) -> Path:
+        """The reference log-probabilities of the step pairs that make M`number`."""
+        return self.iteration(number) / "reference.safetensors"
+
     @property
     def results(self) -> Path:
         return self.root / "results.json"

@@ -8,21 +8,20 @@ import random
 import time
 from pathlib import Path
 
-import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from psr.data.batching import Sample, pad
 from psr.data.jsonl import write_json
 from psr.data.problems import read_problems
+from psr.data.rows import check_accumulation, row_loader
 from psr.data.traces import TraceJournal
 from psr.encoding import Encoder
 from psr.engines.base import Engine
 from psr.engines.usage import Usage, usage_line, used_between
 from psr.errors import NoPairsError, UsageError
 from psr.modules.policy import check_folder, load_tokenizer
+from psr.packing import Group, Row, Unit, plan_rows
 from psr.prompts import Prompts
 from psr.records import Problem, StepPair, Trajectory, step_pairs
 from psr.run_folder import RunFolder, add_search
@@ -30,6 +29,7 @@ from psr.search.judges import JudgeSettings, Verifier, build_judge
 from psr.search.run import for_each
 from psr.search.statistics import search_summary
 from psr.search.step_search import SearchSettings, step_search
+from psr.step_tree import Sample
 
 
 class SelfRewardingDataModule(LightningDataModule):
@@ -45,7 +45,9 @@ class SelfRewardingDataModule(LightningDataModule):
         judge: who judges.
         verifier: exact verifier of a step, for the judge of kind "verifier" only.
         min_margin: a pair is kept if the scores of best and worst differ by at least so much.
-        batch_size: step pairs per batch.
+        batch_size: step pairs per optimizer step; those of one problem share a step tree.
+        row_tokens: token budget of a row of step trees: more needs more memory and less time. The gradient of an
+            optimizer step is accumulated over as many rows as its pairs need.
         concurrency: problems under way at the same time.
         seed: which problems come when, and the order of pairs.
         prompts: templates and step format.
@@ -63,6 +65,7 @@ class SelfRewardingDataModule(LightningDataModule):
         verifier: Verifier | None = None,
         min_margin: int = 1,
         batch_size: int = 32,
+        row_tokens: int = 4096,
         concurrency: int = 512,
         seed: int = 0,
         prompts: Prompts | None = None,
@@ -71,10 +74,12 @@ class SelfRewardingDataModule(LightningDataModule):
         self.initial, self.problems_path, self.run = check_folder(model), problems, RunFolder(Path(run_dir))
         self.engine, self.problems_per_iteration = engine, problems_per_iteration
         self.search, self.judge, self.verifier = search or SearchSettings(), judge or JudgeSettings(), verifier
-        self.min_margin, self.batch_size, self.concurrency, self.seed = min_margin, batch_size, concurrency, seed
+        self.min_margin, self.concurrency, self.seed = min_margin, concurrency, seed
+        self.batch_size, self.row_tokens = batch_size, row_tokens
         self.prompts = prompts or Prompts()
 
     def setup(self, stage: str) -> None:
+        check_accumulation(self.trainer)
         self.encoder = Encoder(load_tokenizer(self.initial), self.prompts)
         self.problems = read_problems(self.problems_path)
         needed = sum(self.problems_per_iteration)
@@ -103,15 +108,16 @@ class SelfRewardingDataModule(LightningDataModule):
         if self.engine.served_version != version:
             await self.engine.load_weights(self.weights(number), version)
 
-    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+    def train_dataloader(self) -> DataLoader[Row]:
         """The pairs that make M(n + 1), n = epoch + 1: searched now by M(n) where the traces lack problems."""
         assert self.trainer is not None
         # After a resume Lightning asks first with a stale `current_epoch`; `processed` is right then, too.
         epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         number = min(epoch + 2, len(self.problems_per_iteration) + 1)
         pairs = asyncio.run(self.pairs(number))
-        batches = pair_batches(pairs, self.batch_size, random.Random(f"{self.seed}/{number}"))
-        return DataLoader(batches, batch_size=None, collate_fn=collate_pairs)  # type: ignore[arg-type]
+        groups = pair_groups(pairs, random.Random(f"{self.seed}/{number}"))
+        plan = plan_rows(groups, self.batch_size, self.row_tokens)
+        return row_loader(plan, self.trainer, self.run.reference(number))
 
     async def pairs(self, number: int) -> list[StepPair]:
         """Complete the traces of the iteration that makes M`number`; its pairs. Raises NoPairsError."""
@@ -159,14 +165,10 @@ class SelfRewardingDataModule(LightningDataModule):
             add_search(self.run.iteration(number), *used())
 
 
-def pair_batches(pairs: list[StepPair], batch_size: int, rng: random.Random) -> list[list[tuple[int, StepPair]]]:
-    """Shuffled batches of (index, pair); the index finds the pair's reference log-probabilities."""
-    indexed = rng.sample(list(enumerate(pairs)), len(pairs))
-    return [indexed[i : i + batch_size] for i in range(0, len(indexed), batch_size)]
-
-
-def collate_pairs(batch: list[tuple[int, StepPair]]) -> dict[str, Tensor]:
-    """Padded chosen rows, then rejected rows (2 * pairs, longest), and `index` (pairs,)."""
-    chosen = [Sample(pair.prompt_ids, pair.chosen_ids) for _, pair in batch]
-    rejected = [Sample(pair.prompt_ids, pair.rejected_ids) for _, pair in batch]
-    return {**pad(chosen + rejected), "index": torch.tensor([index for index, _ in batch])}
+def pair_groups(pairs: list[StepPair], rng: random.Random) -> list[Group]:
+    """The pairs of every problem as one group, in random order; a pair's number is its place in `pairs`."""
+    groups: dict[str, list[Unit]] = {}
+    for number, pair in enumerate(pairs):
+        sides = Sample(pair.prompt_ids, pair.chosen_ids), Sample(pair.prompt_ids, pair.rejected_ids)
+        groups.setdefault(pair.problem_id, []).append(Unit(number, sides))
+    return rng.sample([tuple(group) for group in groups.values()], len(groups))

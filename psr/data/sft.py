@@ -11,15 +11,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from psr.data.batching import Sample, pad
 from psr.data.jsonl import read_jsonl
+from psr.data.rows import check_accumulation, row_loader
 from psr.encoding import Encoder
 from psr.errors import UsageError
 from psr.modules.policy import load_tokenizer
+from psr.packing import Plan, Row, Unit, plan_rows
 from psr.prompts import Prompts
+from psr.step_tree import Sample
 
 
 def ift_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
@@ -54,14 +55,18 @@ def judge_prompts(row: dict[str, Any], encoder: Encoder) -> Iterator[tuple[tuple
 
 
 class SFTDataModule(LightningDataModule):
-    """IFT and EFT mixed, shuffled anew each epoch, batched by similar length.
+    """IFT and EFT mixed, shuffled and packed.
+
+    `trainer.reload_dataloaders_every_n_epochs: 1` shuffles anew for every epoch.
 
     Args:
         model: Hugging Face folder whose tokenizer is used; linked to the model's.
         ift: JSONL of worked solutions.
         eft: JSONL of judged step pairs; without it only reasoning is taught.
         val_ift: JSONL of held-out solutions for the validation loss.
-        batch_size: samples per optimizer batch and device.
+        batch_size: samples per optimizer step.
+        row_tokens: token budget of a row of samples: more needs more memory and less time. The gradient of an optimizer
+            step is accumulated over as many rows as its samples need.
         max_tokens: longer samples are left out, and counted on the terminal.
         limit: use only the first so many rows of each file.
         ift_limit: use only the first so many worked solutions, which gives the judge data more weight.
@@ -76,6 +81,7 @@ class SFTDataModule(LightningDataModule):
         eft: str | None = None,
         val_ift: str | None = None,
         batch_size: int = 32,
+        row_tokens: int = 4096,
         max_tokens: int = 2048,
         limit: int | None = None,
         ift_limit: int | None = None,
@@ -84,13 +90,14 @@ class SFTDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.model, self.ift, self.eft, self.val_ift = model, ift, eft, val_ift
-        self.batch_size, self.max_tokens, self.seed = batch_size, max_tokens, seed
+        self.batch_size, self.row_tokens, self.max_tokens, self.seed = batch_size, row_tokens, max_tokens, seed
         self.limit, self.ift_limit = limit, ift_limit
         self.prompts = prompts or Prompts()
         self.train_samples: list[Sample] = []
         self.val_samples: list[Sample] = []
 
     def setup(self, stage: str) -> None:
+        check_accumulation(self.trainer)
         encoder = Encoder(load_tokenizer(self.model), self.prompts)
         self.train_samples = self._fitting(ift_samples(self.ift, encoder, self.ift_limit or self.limit))
         if self.eft:
@@ -105,30 +112,16 @@ class SFTDataModule(LightningDataModule):
             print(f"SFT data: {len(samples) - len(kept)} of {len(samples)} samples exceed {self.max_tokens} tokens")
         return kept
 
-    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+    def train_dataloader(self) -> DataLoader[Row]:
         epoch = self.trainer.current_epoch if self.trainer else 0
-        batches = length_batches(self.train_samples, self.batch_size, random.Random(self.seed * 1000 + epoch))
-        return DataLoader(batches, batch_size=None, collate_fn=pad)  # type: ignore[arg-type]
+        rng = random.Random(self.seed * 1000 + epoch)
+        shuffled = rng.sample(self.train_samples, len(self.train_samples))
+        return row_loader(self.plan(shuffled), self.trainer)
 
-    def val_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[Any]:
-        if not self.val_samples:
-            return []
-        return DataLoader(length_batches(self.val_samples, self.batch_size), batch_size=None, collate_fn=pad)  # type: ignore[arg-type]
+    def val_dataloader(self) -> DataLoader[Row] | list[Any]:
+        return row_loader(self.plan(self.val_samples), None) if self.val_samples else []
 
-
-def length_batches(
-    samples: list[Sample], batch_size: int, rng: random.Random | None = None, pool: int = 16
-) -> list[list[Sample]]:
-    """Batches of similar length: shuffled, sorted by length within pools of `pool` batches, batches shuffled.
-
-    Without `rng` the batches are simply in the order of length, for evaluation.
-    """
-    if rng is None:
-        ordered = sorted(samples, key=len)
-        return [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
-    shuffled = rng.sample(samples, len(samples))
-    batches = []
-    for start in range(0, len(shuffled), batch_size * pool):
-        ordered = sorted(shuffled[start : start + batch_size * pool], key=len)
-        batches += [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
-    return rng.sample(batches, len(batches))
+    def plan(self, samples: list[Sample]) -> Plan:
+        """The samples in rows, each in a tree of its own: no sample sees another."""
+        groups = [(Unit(number, (sample,)),) for number, sample in enumerate(samples)]
+        return plan_rows(groups, self.batch_size, self.row_tokens, mean_over="tokens")

@@ -1,6 +1,6 @@
 """The policy: a causal language model as a plain Hugging Face folder, loaded, made and exported.
 
-Knows transformers. Does not know losses, Lightning, engines or what the policy is asked.
+Knows transformers and adapters. Does not know losses, Lightning, engines or what the policy is asked.
 """
 
 import os
@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from psr.attention import use_tree_attention
+from psr.modules.lora import LoRA, add_adapters, merged_state
 
 
 class PolicyError(ValueError):
@@ -57,24 +59,30 @@ def new_policy(architecture: str, settings: dict[str, Any], tokenizer: PreTraine
     return model
 
 
-def completion_logits(policy: PreTrainedModel, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (rows, kept, vocabulary) over the last `kept` positions, with the `input_ids` and `completion_mask` there.
+def load_trainable(
+    folder: str | Path, lora: LoRA | None = None, checkpoint_activations: bool = False
+) -> PreTrainedModel:
+    """The policy to train on packed rows: all of it, or adapters alone.
 
-    Kept is what the longest completion needs. The logits of the prompts, most of a batch, are never computed: with a
-    large vocabulary they would take more memory than the model.
+    With `checkpoint_activations` each layer is computed a second time in the backward pass instead of being kept.
     """
-    ids, mask = batch["input_ids"], batch["completion_mask"]
-    kept = ids.shape[1] - int(mask.argmax(-1).min()) + 1  # one position before a completion predicts its first token
-    logits = policy(input_ids=ids, attention_mask=batch["attention_mask"], use_cache=False, logits_to_keep=kept).logits
-    return logits, ids[:, -kept:], mask[:, -kept:]
+    policy = use_tree_attention(load_policy(folder))
+    if lora is not None:
+        add_adapters(policy, lora)
+    if checkpoint_activations:
+        policy.activation_checkpointing_enable()
+    return policy.train()
 
 
 def export_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
-    """Write a folder that transformers, SGLang and vLLM load; it appears under its name only when it is complete."""
+    """Write a folder that transformers, SGLang and vLLM load; it appears under its name only when it is complete.
+
+    Adapters are merged in what is written.
+    """
     folder = Path(folder)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(str(partial))
+    model.save_pretrained(str(partial), state_dict=merged_state(model))
     tokenizer.save_pretrained(str(partial))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)

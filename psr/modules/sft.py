@@ -1,22 +1,23 @@
 """Supervised fine-tuning as a LightningModule: the loss is on the completions only (M0 -> M1).
 
-Knows the policy and batches of `input_ids`, `attention_mask`, `completion_mask`. Does not know what they say.
+Knows the policy and packed rows of samples. Does not know what they say.
 """
 
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 from torchmetrics import MeanMetric
-from transformers import PreTrainedModel
 
-from psr.losses import masked_mean, token_logprobs
-from psr.modules.policy import check_folder, completion_logits, export_policy, load_policy, load_tokenizer
+from psr.modules.lora import LoRA
+from psr.modules.policy import export_policy, load_tokenizer
 from psr.modules.schedule import warmup_cosine
+from psr.modules.training import RowModule
+from psr.packing import Row
+from psr.scoring import row_hits, row_logprobs
 
 
-class SFTModule(LightningModule):
+class SFTModule(RowModule):
     """Fine-tunes the policy in a Hugging Face folder and exports it to another.
 
     Args:
@@ -25,6 +26,8 @@ class SFTModule(LightningModule):
         lr: peak learning rate of AdamW; linear warm-up, then cosine to zero.
         warmup_share: share of all optimizer steps that warms up.
         weight_decay: AdamW's decoupled weight decay.
+        lora: train low-rank adapters instead of all weights; what is exported has them merged.
+        checkpoint_activations: compute each layer again in the backward pass, which takes less memory and more time.
     """
 
     def __init__(
@@ -34,44 +37,37 @@ class SFTModule(LightningModule):
         lr: float = 1e-6,
         warmup_share: float = 0.03,
         weight_decay: float = 0.0,
+        lora: LoRA | None = None,
+        checkpoint_activations: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(model, lr, warmup_share, weight_decay, lora, checkpoint_activations)
         self.save_hyperparameters()
-        check_folder(model)
-        self.model, self.export_to = model, export_to
-        self.lr, self.warmup_share, self.weight_decay = lr, warmup_share, weight_decay
-        self.policy: PreTrainedModel | None = None
+        self.export_to = export_to
         self.val_loss, self.val_accuracy = MeanMetric(), MeanMetric()
 
-    def configure_model(self) -> None:
-        if self.policy is None:
-            self.policy = load_policy(self.model).train()
-
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, betas=(0.9, 0.95), weight_decay=self.weight_decay)
+        optimizer = self.adamw()
         total = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: warmup_cosine(s, total, self.warmup_share))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits where the completions are, and the `input_ids` and `completion_mask` there."""
+    def forward(self, row: Row) -> Tensor:
+        """Log-probabilities of the row's scored tokens (scored,)."""
         assert self.policy is not None
-        return completion_logits(self.policy, batch)
+        return row_logprobs(self.policy, row)
 
-    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
-        logits, ids, mask = self(batch)
-        loss = -masked_mean(token_logprobs(logits, ids), mask[:, 1:])
-        self.log("train/loss", loss, prog_bar=True)
-        self.log("train/tokens", float(batch["attention_mask"].sum()), reduce_fx="sum")
-        return loss
+    def training_step(self, row: Row, row_number: int) -> Tensor:
+        losses = -self(row)
+        self.figures.add({"loss": losses})
+        self.log("train/tokens", float(len(row.token_ids)), reduce_fx="sum", batch_size=1)
+        return row.share * losses.sum()
 
-    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        logits, ids, mask = self(batch)
-        completion = mask[:, 1:].bool()
-        self.val_loss.update(-token_logprobs(logits, ids)[completion])
-        self.val_accuracy.update((logits[:, :-1].argmax(-1) == ids[:, 1:])[completion].float())
-        self.log("val/loss", self.val_loss, prog_bar=True)
-        self.log("val/token_accuracy", self.val_accuracy)
+    def validation_step(self, row: Row, row_number: int) -> None:
+        assert self.policy is not None
+        self.val_loss.update(-self(row))
+        self.val_accuracy.update(row_hits(self.policy, row).float())
+        self.log("val/loss", self.val_loss, prog_bar=True, batch_size=1)
+        self.log("val/token_accuracy", self.val_accuracy, batch_size=1)
 
     def on_fit_end(self) -> None:
         if self.export_to and self.trainer.is_global_zero:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from lightning import Trainer
 from transformers import PreTrainedTokenizerBase
 
 from psr.data.jsonl import read_json, write_jsonl
-from psr.data.self_rewarding import SelfRewardingDataModule, collate_pairs, pair_batches
+from psr.data.self_rewarding import SelfRewardingDataModule, pair_groups
 from psr.data.traces import TraceJournal
 from psr.engines.base import Sampling
 from psr.errors import NoPairsError, UsageError
@@ -60,10 +60,6 @@ def data_module(
 @pytest.fixture
 def make(tmp_path: Path, llama: Path, prompts: Prompts, tokenizer: PreTrainedTokenizerBase) -> Any:
     return lambda **settings: data_module(tmp_path, llama, prompts, tokenizer, **settings)
-
-
-def pair(depth: int, prompt: tuple[int, ...], chosen: tuple[int, ...], rejected: tuple[int, ...]) -> StepPair:
-    return StepPair("p", depth, prompt, chosen, rejected, 1)
 
 
 def test_no_answer_reaches_engine_judge_or_traces(make: Any, llama: Path):
@@ -175,19 +171,30 @@ def test_the_verifier_judge_needs_no_judgement_of_the_engine(make: Any):
     assert not any("A " in prompt for prompt in engine.prompts)
 
 
-@pytest.mark.parametrize(("count", "size"), [(1, 4), (8, 4), (11, 4)])
-def test_pair_batches_hold_every_pair_once_under_its_index(count: int, size: int):
-    pairs = [pair(i, (i,), (1,), (2,)) for i in range(count)]
-    batches = pair_batches(pairs, size, random.Random(0))
-    assert [len(batch) for batch in batches[:-1]] == [size] * (len(batches) - 1)
-    assert sorted((index, one.depth) for batch in batches for index, one in batch) == [(i, i) for i in range(count)]
-    assert batches == pair_batches(pairs, size, random.Random(0))
-    assert count == 1 or batches != pair_batches(pairs, size, random.Random(1))
+def test_the_pairs_of_a_problem_are_one_group_and_keep_their_numbers():
+    pairs = [StepPair(f"p/{i % 4}", i // 4, (i,), (1,), (2, 3), 1) for i in range(11)]
+    groups = pair_groups(pairs, random.Random(0))
+    assert sorted(unit.number for group in groups for unit in group) == list(range(11))
+    for group in groups:
+        assert len({pairs[unit.number].problem_id for unit in group}) == 1
+        for unit in group:
+            chosen, rejected = unit.samples
+            assert (chosen.prompt_ids, chosen.completion_ids) == ((unit.number,), (1,))
+            assert (rejected.prompt_ids, rejected.completion_ids) == ((unit.number,), (2, 3))
+    assert len(groups) == 4
+    assert groups == pair_groups(pairs, random.Random(0))
+    assert groups != pair_groups(pairs, random.Random(1))
 
 
-def test_collated_rows_are_all_chosen_then_all_rejected():
-    batch = collate_pairs([(4, pair(0, (5, 6), (7,), (8, 9))), (2, pair(1, (5,), (10, 11, 12), (13,)))])
-    assert batch["index"].tolist() == [4, 2]
-    assert batch["input_ids"].tolist() == [[5, 6, 7, 0], [5, 10, 11, 12], [5, 6, 8, 9], [5, 13, 0, 0]]
-    assert batch["completion_mask"].tolist() == [[0, 0, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1], [0, 1, 0, 0]]
-    assert torch.equal(batch["attention_mask"], (batch["input_ids"] > 0).long())
+@pytest.mark.parametrize("row_tokens", [8, 4096])
+def test_an_iterations_rows_hold_its_pairs(make: Any, row_tokens: int):
+    """Three problems of two pairs each, four pairs an optimizer step; the reference has a file in the iteration."""
+    data, _ = make(batch_size=4, row_tokens=row_tokens)
+    data.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    loader = data.train_dataloader()
+    rows = list(loader)
+    assert sorted(number for row in rows for number in row.units.tolist()) == list(range(6))
+    assert sum(len(row.units) for row in rows[: data.trainer.accumulate_grad_batches]) == 4
+    assert (data.trainer.accumulate_grad_batches > 1) == (row_tokens == 8)
+    assert all(len(row.lengths) == 2 * len(row.units) for row in rows)
+    assert loader.dataset.store == data.run.iteration(2) / "reference.safetensors"

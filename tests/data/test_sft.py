@@ -1,19 +1,21 @@
 """Supervised data: the loss sees completions only, judges see both orders, and every sample is served once."""
 
-import random
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning import Trainer
 
-from psr.data.batching import Sample, pad
 from psr.data.jsonl import DataError, write_jsonl
-from psr.data.sft import SFTDataModule, eft_samples, ift_samples, length_batches
+from psr.data.sft import SFTDataModule, eft_samples, ift_samples
 from psr.encoding import Encoder
 from psr.errors import UsageError
+from psr.packing import Row
 from psr.prompts import Prompts
+from psr.step_tree import Sample
 
 IFT = [
     {"id": "a", "problem": "3+4", "solution": "3+4=7 \\boxed{7}", "answer": "7"},
@@ -93,64 +95,67 @@ def test_a_judge_is_trained_on_the_prompt_that_it_is_asked_in_the_search(tmp_pat
     assert first.prompt_ids == encoder.judge("3+4-5", "Step 1: 3+4=7\n", "Step 2: 7-5=2\n", "Step 2: 7-5=3\n")
 
 
-def test_padding_masks_prompt_and_padding_from_the_loss():
-    batch = pad([Sample((5, 6), (7,)), Sample((8,), (9, 10, 11))])
-    assert batch["input_ids"].tolist() == [[5, 6, 7, 0], [8, 9, 10, 11]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
-    assert batch["completion_mask"].tolist() == [[0, 0, 1, 0], [0, 1, 1, 1]]
-
-
-def samples(count: int) -> list[Sample]:
-    rng = random.Random(1)
-    return [Sample((i,), tuple(range(rng.randint(1, 60)))) for i in range(count)]
-
-
-@pytest.mark.parametrize("count", [1, 7, 64, 1000])
-def test_length_batches_serve_every_sample_exactly_once(count: int):
-    made = samples(count)
-    for rng in (None, random.Random(0)):
-        batches = length_batches(made, 8, rng)
-        assert Counter(sample for batch in batches for sample in batch) == Counter(made)
-        assert max(map(len, batches)) <= 8
-        assert sum(len(batch) < 8 for batch in batches) <= 1
-
-
-def test_length_batches_waste_little_padding_and_differ_by_seed():
-    made = samples(1000)
-
-    def padding(batches: list[list[Sample]]) -> float:
-        width = sum(len(batch) * max(map(len, batch)) for batch in batches)
-        return 1 - sum(map(len, made)) / width
-
-    assert padding(length_batches(made, 8, random.Random(0))) < 0.1
-    assert padding([made[i : i + 8] for i in range(0, 1000, 8)]) > 0.3
-    assert length_batches(made, 8, random.Random(0)) == length_batches(made, 8, random.Random(0))
-    assert length_batches(made, 8, random.Random(0)) != length_batches(made, 8, random.Random(1))
-
-
 def module(folder: Path, policy: Path, prompts: Prompts, **settings: Any) -> SFTDataModule:
     ift, eft = file(folder, IFT, "ift"), file(folder, [EFT, EFT], "eft")
     return SFTDataModule(**{"model": str(policy), "ift": ift, "eft": eft, "prompts": prompts, **settings})
 
 
-def test_the_data_module_mixes_solutions_and_judgements(tmp_path: Path, llama: Path, prompts: Prompts):
-    data = module(tmp_path, llama, prompts, batch_size=4)
+def completions(rows: Iterable[Row]) -> Counter[tuple[int, ...]]:
+    """How often each completion is served."""
+    return Counter(
+        tuple(row.targets[row.members[row.owners == owner]].tolist())
+        for row in rows
+        for owner in range(len(row.lengths))
+    )
+
+
+@pytest.mark.parametrize("row_tokens", [1, 60, 4096])
+def test_the_data_module_mixes_solutions_and_judgements(tmp_path: Path, llama: Path, prompts: Prompts, row_tokens: int):
+    data = module(tmp_path, llama, prompts, batch_size=4, row_tokens=row_tokens)
     data.setup("fit")
     assert len(data.train_samples) == 2 + 4
-    batches = list(data.train_dataloader())
-    assert sorted(len(batch["input_ids"]) for batch in batches) == [2, 4]
-    shown = sum(int(batch["completion_mask"].sum()) for batch in batches)
-    assert shown == sum(len(sample.completion_ids) for sample in data.train_samples)
-    assert all(torch.equal(b["completion_mask"] & b["attention_mask"], b["completion_mask"]) for b in batches)
+    rows = list(data.train_dataloader())
+    assert completions(rows) == Counter(sample.completion_ids for sample in data.train_samples)
+    assert {1: 6, 60: 4, 4096: 2}[row_tokens] == len(rows), "two optimizer steps, of four samples and of two"
     assert data.val_dataloader() == []
+
+
+def test_samples_in_a_row_do_not_see_each_other(tmp_path: Path, llama: Path, prompts: Prompts):
+    """Not even those that begin alike: each is a tree of its own."""
+    data = module(tmp_path, llama, prompts, eft=None)
+    data.setup("fit")
+    [row] = data.train_dataloader()
+    first = len(data.train_samples[0])
+    lengths = sorted(map(len, data.train_samples))
+    assert sorted(row.ends.unique().tolist()) in ([lengths[0], sum(lengths)], [lengths[1], sum(lengths)])
+    assert len(row.token_ids) == sum(lengths) and first in lengths
+
+
+def test_the_order_is_another_one_in_every_epoch_and_for_every_seed(tmp_path: Path, llama: Path, prompts: Prompts):
+    rows = [{"problem": f"{i}+{i}", "solution": f"{i}+{i}={2 * i}"} for i in range(20)]
+    data = SFTDataModule(str(llama), file(tmp_path, rows, "many"), prompts=prompts)
+    data.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    data.setup("fit")
+    [first], [same] = data.train_dataloader(), data.train_dataloader()
+    data.trainer.fit_loop.epoch_progress.current.completed = 1
+    data.trainer.fit_loop.epoch_progress.current.processed = 1
+    [second] = data.train_dataloader()
+    data.seed = 1
+    [other] = data.train_dataloader()
+    assert torch.equal(first.token_ids, same.token_ids)
+    assert not torch.equal(first.units, first.units.sort().values)
+    for another in (second, other):
+        assert completions([another]) == completions([first])
+        assert not torch.equal(another.token_ids, first.token_ids)
 
 
 def test_validation_is_served_in_a_fixed_order(tmp_path: Path, llama: Path, prompts: Prompts):
     data = module(tmp_path, llama, prompts, val_ift=file(tmp_path, IFT, "val"), eft=None)
     data.setup("fit")
     assert len(data.train_samples) == len(data.val_samples) == 2
-    [batch], [again] = list(data.val_dataloader()), list(data.val_dataloader())
-    assert torch.equal(batch["input_ids"], again["input_ids"])
+    [row], [again] = data.val_dataloader(), data.val_dataloader()
+    assert torch.equal(row.token_ids, again.token_ids)
+    assert completions([row]) == Counter(sample.completion_ids for sample in data.val_samples)
 
 
 def test_samples_longer_than_max_tokens_are_left_out_and_counted(

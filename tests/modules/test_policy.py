@@ -6,17 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from psr.data.batching import Sample, pad
 from psr.data.tiny_tokenizer import build_tokenizer
-from psr.modules.policy import (
-    PolicyError,
-    check_folder,
-    completion_logits,
-    export_policy,
-    load_policy,
-    load_tokenizer,
-    new_policy,
-)
+from psr.modules.policy import PolicyError, check_folder, export_policy, load_policy, load_tokenizer, new_policy
 from tests.conftest import TINY
 
 IDS = torch.tensor([[11, 20, 12, 8, 5]])
@@ -87,15 +78,3 @@ def test_a_tokenizer_without_eos_is_refused(tmp_path: Path, llama: Path):
 def test_weights_are_loaded_in_the_type_asked_for(policy: Path):
     assert {p.dtype for p in load_policy(policy).parameters()} == {torch.float32}
     assert {p.dtype for p in load_policy(policy, torch.bfloat16).parameters()} == {torch.bfloat16}
-
-
-@pytest.mark.parametrize("samples", [[Sample((5, 6, 7), (8,)), Sample((5,), (9, 10))], [Sample((), (8, 9))]])
-def test_completion_logits_are_the_part_of_all_logits_that_completions_need(policy: Path, samples: list[Sample]):
-    model, batch = load_policy(policy).eval(), pad(samples)
-    with torch.no_grad():
-        whole = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        logits, ids, mask = completion_logits(model, batch)
-    kept = logits.shape[1]
-    assert torch.allclose(logits, whole[:, -kept:], atol=1e-5)
-    assert torch.equal(ids, batch["input_ids"][:, -kept:])
-    assert mask[:, 1:].sum() == batch["completion_mask"][:, 1:].sum(), "every token of a completion has its logits"

@@ -1,0 +1,64 @@
+"""What the trained modules share: the optimizer, clipping and logging by optimizer step.
+
+Knows Lightning and rows. Does not know losses.
+"""
+
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from transformers import PreTrainedModel
+
+from psr.modules.figures import StepFigures
+from psr.modules.lora import LoRA
+from psr.modules.policy import check_folder, load_trainable
+
+
+class RowModule(LightningModule):
+    """A policy that is trained on packed rows; subclasses say with which loss.
+
+    Args:
+        model: Hugging Face folder to start from.
+        lr: learning rate of AdamW.
+        warmup_share: share of the optimizer steps that warms up.
+        weight_decay: AdamW's decoupled weight decay.
+        lora: train low-rank adapters instead of all weights.
+        checkpoint_activations: compute each layer again in the backward pass, which takes less memory and more time.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        lr: float,
+        warmup_share: float,
+        weight_decay: float,
+        lora: LoRA | None,
+        checkpoint_activations: bool,
+    ) -> None:
+        super().__init__()
+        check_folder(model)
+        self.model, self.lr, self.warmup_share, self.weight_decay = model, lr, warmup_share, weight_decay
+        self.lora, self.checkpoint_activations = lora, checkpoint_activations
+        self.policy: PreTrainedModel | None = None
+        self.figures = StepFigures()
+
+    def configure_model(self) -> None:
+        if self.policy is None:
+            self.policy = load_trainable(self.model, self.lora, self.checkpoint_activations)
+
+    def adamw(self) -> torch.optim.AdamW:
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return torch.optim.AdamW(trained, lr=self.lr, betas=(0.9, 0.95), weight_decay=self.weight_decay)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Once per optimizer step: clip the gradient as the Trainer says, and log its norm before that and the rest."""
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        figures: dict[str, Any] = {**self.figures.take(), "grad_norm": torch.nn.utils.get_total_norm(gradients)}
+        for name, value in figures.items():
+            self.log(f"train/{name}", value, prog_bar=name in ("loss", "accuracy"))
+        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)

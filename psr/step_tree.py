@@ -1,0 +1,124 @@
+"""Step trees: sequences that share prefixes as one token sequence in which every distinct prefix stands once.
+
+All step pairs of a trajectory share the problem and the growing chain of chosen steps, and chosen and rejected steps
+often begin alike. A step tree is the prefix tree of their tokens: a token is computed once, attends to its own path
+alone, and its position is counted along that path. What a causal model computes for a token depends on its prefix only,
+so log-probabilities and gradients are those of the sequences one by one.
+
+Knows token ids. Does not know pairs, losses, tensors or models.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+ROOT = -1
+"""The parent of a token that begins a sequence."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt and the completion that is scored after it."""
+
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+
+@dataclass(frozen=True)
+class StepTree:
+    """The prefix tree of some samples, depth first, the largest subtree first: the longest chain stands in one piece.
+
+    `parents[t]` is the index of the token before token t on its path, or ROOT. `completions[i]` are the indices of the
+    completion tokens of sample i; samples may share them.
+    """
+
+    token_ids: tuple[int, ...]
+    parents: tuple[int, ...]
+    completions: tuple[tuple[int, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def positions(self) -> list[int]:
+        """How many tokens stand before each token on its path: its position id."""
+        positions: list[int] = []
+        for parent in self.parents:
+            positions.append(0 if parent == ROOT else positions[parent] + 1)
+        return positions
+
+    @property
+    def ends(self) -> list[int]:
+        """The tree's attention mask as one number per token: token k is seen by the tokens k, ..., ends[k] - 1.
+
+        They are the tokens of its subtree, which stand in one piece in depth-first order. Trees that stand one after
+        the other in a row cannot see each other: no interval leaves its tree.
+        """
+        ends = list(range(1, len(self) + 1))
+        for token in range(len(self) - 1, -1, -1):
+            parent = self.parents[token]
+            if parent != ROOT:
+                ends[parent] = max(ends[parent], ends[token])
+        return ends
+
+    @property
+    def scored(self) -> list[int]:
+        """The tokens that at least one completion holds, ascending."""
+        return sorted({token for completion in self.completions for token in completion})
+
+    @property
+    def attended(self) -> int:
+        """How many (query, key) pairs the mask admits."""
+        return sum(self.positions) + len(self)
+
+
+def step_tree(samples: Sequence[Sample]) -> StepTree:
+    """The prefix tree of `samples`: a trajectory's pairs, several candidates of a step, whole responses, or one sample.
+
+    Raises:
+        ValueError: a completion is empty, or a prompt, so that nothing predicts the completion's first token.
+    """
+    token_ids: list[int] = []
+    parents: list[int] = []
+    children: dict[tuple[int, int], int] = {}
+    completions = []
+    for sample in samples:
+        if not sample.prompt_ids or not sample.completion_ids:
+            raise ValueError("a sample needs a token to score and one before it: its prompt or completion is empty")
+        path = []
+        node = ROOT
+        for token in (*sample.prompt_ids, *sample.completion_ids):
+            child = children.setdefault((node, token), len(token_ids))
+            if child == len(token_ids):
+                token_ids.append(token)
+                parents.append(node)
+            path.append(child)
+            node = child
+        completions.append(path[len(sample.prompt_ids) :])
+    order = _depth_first(parents)
+    place = {node: index for index, node in enumerate(order)}
+    return StepTree(
+        tuple(token_ids[node] for node in order),
+        tuple(ROOT if parents[node] == ROOT else place[parents[node]] for node in order),
+        tuple(tuple(place[node] for node in path) for path in completions),
+    )
+
+
+def _depth_first(parents: list[int]) -> list[int]:
+    """The nodes of a forest in which parents stand before children: depth first, the largest subtree first."""
+    sizes = [1] * len(parents)
+    children: dict[int, list[int]] = {}
+    for node in range(len(parents) - 1, -1, -1):
+        children.setdefault(parents[node], []).append(node)
+        if parents[node] != ROOT:
+            sizes[parents[node]] += sizes[node]
+    order: list[int] = []
+    waiting = [ROOT]
+    while waiting:
+        node = waiting.pop()
+        if node != ROOT:
+            order.append(node)
+        waiting += sorted(children.get(node, []), key=sizes.__getitem__)
+    return order

@@ -1,0 +1,32 @@
+"""Rows under a real Trainer: an optimizer step sees its units, in however many rows."""
+
+from pathlib import Path
+
+import pytest
+from lightning import Trainer
+
+from psr.data.rows import check_accumulation, row_loader
+from psr.errors import UsageError
+from psr.packing import plan_rows
+from tests.test_packing import random_groups, units_of
+
+
+def trainer(**options: int) -> Trainer:
+    return Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", **options)  # type: ignore[arg-type]
+
+
+def test_the_loader_serves_the_plans_rows_in_order_and_sets_the_trainers_accumulation(tmp_path: Path):
+    plan = plan_rows(random_groups(12), 6, 60)
+    fit = trainer()
+    loader = row_loader(plan, fit, tmp_path / "store")
+    rows = list(loader)
+    assert [row.units.tolist() for row in rows] == units_of(plan)
+    assert [row.number for row in rows] == list(range(len(plan.rows))) and len(loader) == len(rows)
+    assert fit.accumulate_grad_batches == plan.rows_per_step > 1
+
+
+def test_a_trainer_that_accumulates_by_itself_is_refused():
+    check_accumulation(None)
+    check_accumulation(trainer())
+    with pytest.raises(UsageError, match=r"accumulate_grad_batches is 8: leave it out"):
+        check_accumulation(trainer(accumulate_grad_batches=8))
