@@ -1,0 +1,85 @@
+"""What the comparisons with another trainer share: the model's shape, random token ids, a process per measurement.
+
+Every measurement runs in a process of its own, so that its peak memory is its own and nothing is warm from another.
+"""
+
+import multiprocessing
+import platform
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from psr.modules.policy import export_policy, new_policy
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "smollm2-135m": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "head_dim": 64,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+    },
+    "tiny": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": True,
+    },
+}
+VOCABULARY = {"smollm2-135m": 49152, "tiny": 64}
+FIRST_TOKEN = 2
+"""The lowest id that is a word; below are the padding and the end of a sequence."""
+
+
+def make_model(shape: str, folder: Path) -> Path:
+    """A Hugging Face folder with a Llama of that shape, random weights and a tokenizer of as many words."""
+    words = {"<pad>": 0, "<eos>": 1, **{f"w{i}": i for i in range(FIRST_TOKEN, VOCABULARY[shape])}}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<pad>")), pad_token="<pad>", eos_token="<eos>"
+    )
+    torch.manual_seed(0)
+    export_policy(new_policy("llama", SHAPES[shape], tokenizer), tokenizer, folder)
+    return folder
+
+
+def in_own_process(measure: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What `measure` returns and, as `peak_memory`, the most bytes that its process held."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measured, measure, arguments).result()
+
+
+def _measured(measure: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> dict[str, Any]:
+    torch.set_flush_denormal(True)  # as psr itself does; random weights hardly meet any
+    result = measure(*arguments)
+    return {**result, "peak_memory": _peak_memory()}
+
+
+def _peak_memory() -> int:
+    """Linux: the high-water mark of resident memory. `getrusage` would count what the parent held before the fork."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
+def machine() -> dict[str, Any]:
+    """Where the figures come from."""
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
+    return {
+        "cpu": names[0] if names else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,154 @@
+"""Step-wise DPO on the same step pairs, in the same optimizer steps: TRL's DPOTrainer, pair by pair, and step trees.
+
+    python benchmarks/step_dpo.py --json runs/step_dpo.json
+
+One epoch from the same random weights, AdamW, bf16 autocast; the reference's log-probabilities are computed first, and
+counted. A measurement has a process of its own; the ways alternate, and the figures are medians. The pairs are random
+token ids, a prompt of about 100 tokens and steps of about 40, or with `--traces` those of a run with the model's
+vocabulary. TRL (`pip install psr[benchmark]`) pads every optimizer step's pairs in micro-batches: `--micro-batch`
+pairs, and one pair alone, which needs less padding and memory.
+
+"tokens" is what goes through the model for every token that goes through it as step trees: the limit of the speed-up.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from peers import FIRST_TOKEN, SHAPES, VOCABULARY, in_own_process, machine, make_model
+from psr.data.self_rewarding import pair_groups
+from psr.data.traces import TraceJournal
+from psr.packing import Group, Unit
+from psr.records import step_pairs
+from psr.step_tree import Sample
+from step_dpo_ways import Job, as_step_trees, by_trl, pair_by_pair, pairs_of
+
+FOCUS = 8
+"""Steps per trajectory of the headline figures."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="smollm2-135m")
+    parser.add_argument("--model", type=Path, help="a Hugging Face folder instead of random weights")
+    parser.add_argument("--traces", type=Path, help="traces.jsonl of a run: its trajectories of 6 to 10 step pairs")
+    parser.add_argument(
+        "--steps", type=int, nargs="*", default=[2, 4, 16], help="other steps per trajectory, once each"
+    )
+    parser.add_argument("--batch", type=int, default=16, help="pairs per optimizer step")
+    parser.add_argument("--optimizer-steps", type=int, default=2)
+    parser.add_argument("--row-tokens", type=int, default=1024, help="token budget of a row of step trees")
+    parser.add_argument("--micro-batch", type=int, default=8, help="pairs that TRL pads and computes together")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    count = options.batch * options.optimizer_steps
+    with tempfile.TemporaryDirectory() as folder:
+        model = options.model or make_model(options.shape, Path(folder) / "model")
+        focus = traced_groups(options.traces) if options.traces else random_groups(FOCUS, count, options.shape)
+        jobs = {FOCUS: Job(str(model), tuple(focus), options.batch, options.row_tokens)}
+        for steps in options.steps:
+            groups = random_groups(steps, options.batch, options.shape)
+            jobs[steps] = Job(str(model), tuple(groups), options.batch, options.row_tokens)
+        results = {
+            steps: compare(job, options.micro_batch, options.repeats if steps == FOCUS else 1)
+            for steps, job in sorted(jobs.items())
+        }
+    for result in results.values():
+        Console().print(table(result))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        sweep = {steps: figures(result) for steps, result in results.items()}
+        whole = {**figures(results[FOCUS]), "machine": machine(), "sweep": sweep, "measured": results}
+        options.json.write_text(json.dumps(whole, indent=2) + "\n")
+
+
+def random_groups(steps: int, count: int, shape: str) -> list[Group]:
+    """`count` pairs of trajectories of `steps` steps each, the last one perhaps cut short."""
+    rng = random.Random(steps)
+
+    def words(low: int, high: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(FIRST_TOKEN, VOCABULARY[shape]) for _ in range(rng.randint(low, high)))
+
+    groups: list[Group] = []
+    number = 0
+    while number < count:
+        prefix, units = words(80, 120), []
+        for _ in range(min(steps, count - number)):
+            chosen, rejected = words(30, 50), words(30, 50)
+            units.append(Unit(number, (Sample(prefix, chosen), Sample(prefix, rejected))))
+            prefix += chosen
+            number += 1
+        groups.append(tuple(units))
+    return groups
+
+
+def traced_groups(path: Path) -> list[Group]:
+    """The step pairs of a run's trajectories that have 6 to 10 of them."""
+    version = json.loads(path.read_text().splitlines()[0])["weights_version"]
+    found = [step_pairs(trajectory) for trajectory in TraceJournal(path, version).trajectories.values()]
+    return pair_groups([pair for pairs in found if 6 <= len(pairs) <= 10 for pair in pairs], random.Random(0))
+
+
+def compare(job: Job, micro_batch: int, repeats: int) -> dict[str, Any]:
+    """Medians of every way's seconds and peak memory, its tokens and its losses; the ways take turns."""
+    ways: dict[str, list[dict[str, Any]]] = {}
+    for _ in range(repeats):
+        ways.setdefault("trl", []).append(in_own_process(by_trl, job, micro_batch))
+        ways.setdefault("trl, one pair at a time", []).append(in_own_process(by_trl, job, 1))
+        ways.setdefault("pair by pair", []).append(in_own_process(pair_by_pair, job))
+        ways.setdefault("step trees", []).append(in_own_process(as_step_trees, job))
+    measured = {
+        name: {
+            **runs[0],
+            "seconds": median(run["seconds"] for run in runs),
+            "peak_memory": median(run["peak_memory"] for run in runs),
+            "all_seconds": [run["seconds"] for run in runs],
+        }
+        for name, runs in ways.items()
+    }
+    return {"pairs": len(pairs_of(job)), "steps": len(job.groups[0]), "ways": measured}
+
+
+def figures(result: dict[str, Any]) -> dict[str, float]:
+    """The comparison in numbers."""
+    trl, single, pairs, trees = result["ways"].values()
+    others = [loss for way in (trl, single, pairs) for loss in zip(way["losses"], trees["losses"], strict=True)]
+    return {
+        "speedup_vs_trl": trl["seconds"] / trees["seconds"],
+        "speedup_vs_trl_one_pair_at_a_time": single["seconds"] / trees["seconds"],
+        "speedup_vs_pairs": pairs["seconds"] / trees["seconds"],
+        "token_ratio": trl["tokens"] / trees["tokens"],
+        "token_ratio_vs_pairs": pairs["tokens"] / trees["tokens"],
+        "memory_vs_trl": trees["peak_memory"] / trl["peak_memory"],
+        "memory_vs_trl_one_pair_at_a_time": trees["peak_memory"] / single["peak_memory"],
+        "max_loss_difference": max(abs(one - other) for one, other in others),
+    }
+
+
+def table(result: dict[str, Any]) -> Table:
+    out = Table(
+        "", "pairs/s", "speed", "tokens", "peak memory", "losses", title=f"{result['steps']} steps a trajectory"
+    )
+    trees = result["ways"]["step trees"]
+    for name, way in result["ways"].items():
+        out.add_row(
+            name,
+            f"{result['pairs'] / way['seconds']:.3f}",
+            f"1/{way['seconds'] / trees['seconds']:.2f}",
+            f"{way['tokens'] / trees['tokens']:.2f}",
+            f"{way['peak_memory'] / 2**30:.2f} GiB",
+            " ".join(f"{loss:.4f}" for loss in way["losses"]),
+        )
+    return out
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""benchmarks/step_dpo.py on a tiny model: all ways train alike, TRL itself among them, and the figures are of them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from peers import make_model
+from psr.step_tree import Sample
+from step_dpo import figures, random_groups
+from step_dpo_ways import Job, as_step_trees, by_trl, padded_tokens, pair_by_pair, pairs_of
+from tests.recipes.tiny_run import ROOT, environment
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    model = make_model("tiny", tmp_path_factory.mktemp("peers") / "model")
+    return Job(str(model), tuple(random_groups(4, 12, "tiny")), batch=4, row_tokens=400)
+
+
+def test_all_ways_see_the_same_losses(job: Job):
+    """Also after two updates of the weights. In bf16: TRL pads, the trees share, so they round differently."""
+    trees = as_step_trees(job)
+    assert len(trees["losses"]) == 3 and len(set(trees["losses"])) == 3
+    for other in (pair_by_pair(job), by_trl(job, micro_batch=2), by_trl(job, micro_batch=1)):
+        assert other["losses"] == pytest.approx(trees["losses"], abs=2e-3)
+        assert other["tokens"] > 2 * trees["tokens"]
+
+
+def test_tokens_are_counted_with_trls_padding():
+    def side(length: int) -> Sample:
+        return Sample((1,), (2,) * (length - 1))
+
+    pairs = [(side(3), side(5)), (side(7), side(2)), (side(4), side(4))]
+    assert padded_tokens(pairs, 2) == 4 * 7 + 2 * 4
+    assert padded_tokens(pairs, 1) == 2 * 5 + 2 * 7 + 2 * 4
+
+
+def test_every_pair_comes_once(job: Job):
+    """In the order of the step trees' optimizer steps, which is that of the trajectories here."""
+    assert pairs_of(job) == [unit.samples for group in job.groups for unit in group]
+
+
+def test_speed_is_over_the_step_trees():
+    seconds = {"trl": 90.0, "one": 60.0, "pairs": 50.0, "trees": 10.0}
+    ways = {name: {"seconds": s, "tokens": s * 2, "peak_memory": s, "losses": [s]} for name, s in seconds.items()}
+    found = figures({"ways": ways})
+    assert (found["speedup_vs_trl"], found["speedup_vs_pairs"], found["token_ratio"]) == (9.0, 5.0, 9.0)
+    assert (found["memory_vs_trl"], found["max_loss_difference"]) == (pytest.approx(1 / 9), 80.0)
+
+
+@pytest.mark.slow
+def test_the_script_prints_a_table_and_writes_its_figures(tmp_path: Path):
+    command = [sys.executable, "benchmarks/step_dpo.py", "--shape", "tiny", "--batch", "8", "--micro-batch", "4"]
+    command += ["--optimizer-steps", "2", "--steps", "2", "--repeats", "1", "--json", str(tmp_path / "out" / "a.json")]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
+    assert "8 steps a trajectory" in done.stdout and "2 steps a trajectory" in done.stdout
+    found = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert found["max_loss_difference"] < 0.01 and found["sweep"].keys() == {"2", "8"}
+    assert 8 < found["token_ratio"] < 11 and 5 < found["token_ratio_vs_pairs"] < 7
+    assert found["speedup_vs_trl"] > 0 and found["speedup_vs_pairs"] > 0 and 0 < found["memory_vs_trl"] < 2
