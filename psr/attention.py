@@ -1,17 +1,20 @@
 """Attention among the tokens of a packed row of step trees: the one place that decides how it is computed.
 
-On CUDA it is FlexAttention with a block mask. On a CPU it is the blockwise attention below, which never computes a
-block of keys that no query of the block sees; `python benchmarks/attention.py` compares it with the alternatives. Both
-are exact, and both get into transformers' own models by its attention interface.
+On CUDA it is FlexAttention with a block mask. On a CPU it is the blockwise attention below, which never computes keys
+that no query of the block sees; or, for sequences that share nothing, torch's own kernel. All are exact, and get into
+transformers' own models by its attention interface.
 
 Knows `ends`, the mask of a row (psr/step_tree.py). Does not know trees, pairs or losses.
 """
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import AttentionInterface, PreTrainedModel
@@ -32,7 +35,7 @@ def attention_arguments(ends: Tensor) -> dict[str, Any]:
     """What the model is called with, for a row whose token k is seen by the tokens k, ..., ends[k] - 1; (tokens,)."""
     if ends.device.type == "cuda":
         return {"attention_mask": block_mask(ends)}
-    return {"query_blocks": query_blocks(ends)}
+    return {"row_mask": RowMask(ends)}
 
 
 def dense_mask(ends: Tensor) -> Tensor:
@@ -64,17 +67,47 @@ class QueryBlock:
 
 
 def query_blocks(ends: Tensor, size: int = BLOCK) -> tuple[QueryBlock, ...]:
-    """The row cut into blocks of `size` queries, each with the keys that it needs."""
-    index = torch.arange(len(ends))
+    """The row cut into blocks of about `size` queries, each with the keys that it needs."""
     blocks = []
-    for start in range(0, len(ends), size):
-        stop = min(start + size, len(ends))
-        keys = ((index < stop) & (ends > start)).nonzero().squeeze(1)
-        queries = index[start:stop, None]
+    for root, start, stop in _cuts(ends, size):
+        keys = root + (ends[root:stop] > start).nonzero().squeeze(1)
+        queries = torch.arange(start, stop)[:, None]
         hidden = (queries < keys) | (queries >= ends[keys])
         bias = torch.zeros(hidden.shape).masked_fill_(hidden, -math.inf)
         blocks.append(QueryBlock(start, stop, _spans(keys), bias))
     return tuple(blocks)
+
+
+def _cuts(ends: Tensor, size: int) -> list[tuple[int, int, int]]:
+    """(root, start, stop) of every block: no block reaches over two trees, and those of a tree are of equal length.
+
+    Short trees are whole, which saves many small trees in a row from being computed against each other.
+    """
+    index = torch.arange(len(ends))
+    last = (ends.cummax(0).values == index + 1).nonzero().squeeze(1)  # nothing before sees further: a tree ends
+    cuts = []
+    for root, end in pairwise([0, *(last + 1).tolist()]):
+        parts = max(1, (end - root) // size)
+        bounds = [root + (end - root) * part // parts for part in range(parts + 1)]
+        cuts += [(root, start, stop) for start, stop in pairwise(bounds)]
+    return cuts
+
+
+@dataclass(frozen=True)
+class RowMask:
+    """The mask of a row by its `ends`, in the forms that attention on a CPU needs, made once for all layers."""
+
+    ends: Tensor
+
+    @cached_property
+    def blocks(self) -> tuple[QueryBlock, ...]:
+        return query_blocks(self.ends)
+
+    @cached_property
+    def chains(self) -> list[int] | None:
+        """The lengths of the row's trees if none of them branches."""
+        branches = bool((self.ends.diff() < 0).any())
+        return None if branches else self.ends.unique_consecutive(return_counts=True)[1].tolist()
 
 
 def _spans(index: Tensor) -> tuple[tuple[int, int], ...]:
@@ -91,18 +124,28 @@ def tree_attention(
     value: Tensor,
     attention_mask: BlockMask | None,
     scaling: float,
-    query_blocks: tuple[QueryBlock, ...] | None = None,
+    row_mask: RowMask | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The attention function that transformers calls: (1, heads, tokens, width) to (1, tokens, heads, width)."""
     if attention_mask is not None:
         output, _ = flex_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return output, None
-    assert query_blocks is not None, "a model with tree attention is called with `attention_arguments`"
+    assert row_mask is not None, "a model with tree attention is called with `attention_arguments`"
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, rotary embedding leaves them in float32
+    if row_mask.chains is not None and value.dtype != torch.bfloat16:  # where torch's kernel is the slower one
+        return chain_attention(query, key, value, scaling, row_mask.chains), None
     with torch.autocast(query.device.type, enabled=False):  # or softmax would go to float32 and back
-        output = BlockwiseAttention.apply(query[0], key[0], value[0], scaling, query_blocks)
+        output = BlockwiseAttention.apply(query[0], key[0], value[0], scaling, row_mask.blocks)
     return output[None], None
+
+
+def chain_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, lengths: list[int]) -> Tensor:
+    """Causal attention within each of the sequences that stand one after the other; shapes as in `tree_attention`."""
+    heads = [x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (query, key, value)]
+    parts = zip(*(x.split(lengths, dim=2) for x in heads), strict=True)
+    outputs = [F.scaled_dot_product_attention(*part, is_causal=True, scale=scaling) for part in parts]
+    return torch.cat(outputs, dim=2).transpose(1, 2)
 
 
 AttentionInterface.register(NAME, tree_attention)

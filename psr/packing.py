@@ -86,9 +86,10 @@ def plan_rows(
     """
     fitting = [part for group in groups for part in _fitting(group, row_tokens)]
     steps = [[GroupTree.of(group) for group in step] for step in optimizer_steps(fitting, units_per_step)]
-    for rows_per_step in range(1, units_per_step + 1):
+    fewest = max(-(-sum(min(tree.tokens, row_tokens) for tree in step) // row_tokens) for step in steps)
+    for rows_per_step in range(fewest, units_per_step + 1):
         packed = [balanced(step, rows_per_step) for step in steps]
-        if all(sum(tree.tokens for tree in row) <= row_tokens for rows in packed for row in rows):
+        if all(_has_room(row, row_tokens) for rows in packed for row in rows):
             break
     rows = []
     for step in packed:
@@ -96,6 +97,10 @@ def plan_rows(
         total = sum(len(tree.group) if mean_over == "units" else tree.scored for tree in trees)
         rows += [PlannedRow(tuple(row), rows_per_step / total) for row in step]
     return Plan(rows, rows_per_step)
+
+
+def _has_room(row: Sequence[GroupTree], row_tokens: int) -> bool:
+    return sum(tree.tokens for tree in row) <= row_tokens or sum(len(tree.group) for tree in row) == 1
 
 
 def _fitting(group: Group, row_tokens: int) -> list[Group]:

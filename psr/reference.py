@@ -56,4 +56,4 @@ def _key(policy: PreTrainedModel, rows: Sequence[Row], conditions: str) -> str:
 
 
 def _bytes(value: Tensor) -> memoryview:
-    return memoryview(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

@@ -97,7 +97,7 @@ def step_tree(samples: Sequence[Sample]) -> StepTree:
             path.append(child)
             node = child
         completions.append(path[len(sample.prompt_ids) :])
-    order = _depth_first(parents)
+    order = _depth_first(parents) if len(samples) > 1 else range(len(parents))  # one sample is a chain
     place = {node: index for index, node in enumerate(order)}
     return StepTree(
         tuple(token_ids[node] for node in order),

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
-from psr.attention import BlockwiseAttention, block_mask, dense_mask, query_blocks
+from psr.attention import BlockwiseAttention, RowMask, block_mask, chain_attention, dense_mask, query_blocks
 from psr.step_tree import step_tree
 from tests.test_step_tree import random_pairs, row_of
 
@@ -65,13 +65,47 @@ def test_blocks_hold_no_key_that_none_of_their_queries_sees():
     ends = ends_of(4, 5, 6)
     mask = dense_mask(ends)
     blocks = query_blocks(ends, 8)
-    assert [(block.start, block.stop) for block in blocks] == [
-        (start, min(start + 8, len(ends))) for start in range(0, len(ends), 8)
-    ]
+    assert [block.start for block in blocks] == [0, *(block.stop for block in blocks[:-1])] and blocks[-1].stop == len(
+        ends
+    )
+    assert max(block.stop - block.start for block in blocks) < 2 * 8
     for block in blocks:
         keys = [key for start, stop in block.spans for key in range(start, stop)]
         assert keys == mask[block.start : block.stop].any(0).nonzero().squeeze(1).tolist()
         assert torch.equal(block.bias == 0, mask[block.start : block.stop, keys])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sequences_that_share_nothing_are_computed_one_by_one(dtype: torch.dtype):
+    lengths = [3, 1, 20, 20, 7]
+    ends = torch.tensor(lengths).cumsum(0).repeat_interleave(torch.tensor(lengths))
+    assert RowMask(ends).chains == lengths
+    given = inputs(len(ends), dtype)
+    output = chain_attention(*(x[None] for x in given), WIDTH**-0.5, lengths)[0]
+    expected = dense(*given, ends)
+    assert output.dtype == dtype and torch.allclose(output.double(), expected, atol=1e-5)
+    upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    got = torch.autograd.grad(output, given, upstream)
+    want = torch.autograd.grad(expected, given, upstream.double())
+    for one, other in zip(got, want, strict=True):
+        assert torch.allclose(one.double(), other.double(), atol=1e-5)
+
+
+def test_a_row_with_a_branch_is_no_row_of_chains():
+    assert RowMask(torch.tensor([3, 3, 3, 7, 6, 6, 7])).chains is None
+    assert all(RowMask(ends_of(seed)).chains is None for seed in range(3))
+
+
+def test_a_block_never_reaches_over_two_trees_and_a_short_tree_is_whole():
+    """Trees of 3, 20 and 7 tokens, the second of two branches."""
+    ends = torch.tensor([3, 3, 3, 23, 23, *[12] * 7, *[23] * 11, *[30] * 7])
+    found = [(block.start, block.stop, block.spans) for block in query_blocks(ends, 8)]
+    assert found == [
+        (0, 3, ((0, 3),)),
+        (3, 13, ((3, 13),)),
+        (13, 23, ((3, 5), (12, 23))),
+        (23, 30, ((23, 30),)),
+    ]
 
 
 def test_the_flex_attention_mask_is_the_dense_one():

@@ -48,6 +48,12 @@ def test_rows_are_as_few_as_the_budget_allows():
     assert (plan.rows_per_step, len(plan.rows)) == (3, 3)
 
 
+def test_a_unit_longer_than_a_row_has_one_of_its_own_and_the_others_still_share():
+    lengths = (4, 4, 50, 4, 4, 4)
+    groups = [(Unit(i, (Sample((1,), (2,) * (length - 1)),)),) for i, length in enumerate(lengths)]
+    assert sorted(map(sorted, units_of(plan_rows(groups, 6, 20)))) == [[0, 1, 3, 4, 5], [2]]
+
+
 @pytest.mark.parametrize("mean_over", ["units", "tokens"])
 def test_the_shares_of_a_step_make_the_mean_over_its_units_or_tokens(mean_over):
     """Lightning divides by the number of accumulated rows; the rest of the last step is a mean of its own units."""

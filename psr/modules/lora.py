@@ -60,5 +60,5 @@ def merged_state(policy: PreTrainedModel) -> dict[str, Tensor]:
     state = {name: value for name, value in policy.state_dict().items() if ".lora_" not in name}
     for name, layer in adapted_layers(policy).items():
         weight = state[f"{name}.base_layer.weight"]
-        state[f"{name}.base_layer.weight"] = weight + layer.get_delta_weight(ADAPTER).to(weight.dtype)  # type: ignore[operator]
+        state[f"{name}.base_layer.weight"] = weight + layer.get_delta_weight(ADAPTER).to(weight.dtype)  # type: ignore[attr-defined]
     return {name.replace(".base_layer.", "."): value for name, value in state.items()}

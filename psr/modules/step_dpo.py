@@ -5,11 +5,12 @@ all pairs are computed once with the weights of that moment, so no second model 
 searched or judged.
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from psr.data.rows import PlannedRows
 from psr.losses import PreferenceLoss, Preferences, StepDPOLoss, kl_estimate
@@ -70,11 +71,13 @@ class StepDPOModule(RowModule):
     def compute_reference(self, dataset: PlannedRows) -> list[Tensor]:
         """The reference's log-probabilities of every row's scored tokens, in the order of the rows."""
         assert self.policy is not None
-        policy, scope = self.policy, nullcontext()
+        policy: PreTrainedModel = self.policy
+        scope: AbstractContextManager[None] = nullcontext()
         if self.reference == "initial" and self.lora is not None:
             scope = adapters_off(policy)
         elif self.reference == "initial":
-            policy = load_trainable(self.model).to(self.device)
+            policy = load_trainable(self.model)
+            torch.nn.Module.to(policy, self.device)
         rows = [dataset[number] for number in range(len(dataset))]
         conditions = f"{self.trainer.precision}, {self.reference}"  # the adapters count in "previous" alone
         with scope, self.trainer.precision_plugin.forward_context():  # rounded as in training: a ratio starts at 1
@@ -89,9 +92,8 @@ class StepDPOModule(RowModule):
     def training_step(self, row: Row, row_number: int) -> Tensor:
         logprobs = self(row)
         reference = self.reference_logprobs[row.number].to(logprobs.device)
-        pairs = Preferences(
-            *(row.completion_sums(v).view(-1, 2) for v in (logprobs, reference)), row.lengths.view(-1, 2)
-        )
+        sums, reference_sums = (row.completion_sums(values).view(-1, 2) for values in (logprobs, reference))
+        pairs = Preferences(sums, reference_sums, row.lengths.view(-1, 2))
         losses, chosen_rewards, rejected_rewards = self.loss(pairs)
         self.figures.add(
             {

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from transformers import PreTrainedModel
 
 from psr.modules.figures import StepFigures
@@ -48,7 +49,8 @@ class RowModule(LightningModule):
 
     def adamw(self) -> torch.optim.AdamW:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return torch.optim.AdamW(trained, lr=self.lr, betas=(0.9, 0.95), weight_decay=self.weight_decay)
+        fused = self.trainer.precision != "16-mixed"  # there gradients are scaled, and are clipped after unscaling only
+        return torch.optim.AdamW(trained, self.lr, betas=(0.9, 0.95), weight_decay=self.weight_decay, fused=fused)
 
     def configure_gradient_clipping(
         self,
@@ -56,9 +58,16 @@ class RowModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Once per optimizer step: clip the gradient as the Trainer says, and log its norm before that and the rest."""
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        figures: dict[str, Any] = {**self.figures.take(), "grad_norm": torch.nn.utils.get_total_norm(gradients)}
+        """Once per optimizer step: log the gradient's norm and the other figures, and clip as the Trainer says.
+
+        Lightning's own clipping refuses fused optimizers in every mixed precision, though bfloat16 scales no gradients.
+        """
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        figures: dict[str, Any] = {**self.figures.take(), "grad_norm": norm}
         for name, value in figures.items():
             self.log(f"train/{name}", value, prog_bar=name in ("loss", "accuracy"))
-        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if gradient_clip_val and gradient_clip_algorithm == GradClipAlgorithmType.VALUE:
+            torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+        elif gradient_clip_val:
+            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)

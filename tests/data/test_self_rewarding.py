@@ -22,7 +22,7 @@ from psr.search.judges import JudgeSettings
 from psr.search.step_search import SearchSettings
 from tests.scripted import END, ScriptedEngine
 
-POISON = "4711"
+POISON = "x4711"  # nothing that the digits of a time may hold
 """Characters that the tokenizer can write, so that an answer that leaked would be seen."""
 
 

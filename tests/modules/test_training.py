@@ -1,0 +1,59 @@
+"""What the trained modules share: how the gradient is clipped and how its norm is logged."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Trainer
+from torch import Tensor
+
+from psr.data.rows import row_loader
+from psr.modules.policy import load_policy
+from psr.modules.sft import SFTModule
+from tests.modules.test_sft import ONE_ROW, SAMPLES, SOME_ROWS, plan
+from tests.modules.test_step_dpo import QUIET
+
+
+class Descent(SFTModule):
+    """One step of plain gradient descent: the weights move by the clipped gradient."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+def fit(module: SFTModule, row_tokens: int, **options: Any) -> Trainer:
+    rows = plan(row_tokens, len(SAMPLES))
+    trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, **QUIET, **options)
+    trainer.fit(module, row_loader(rows, trainer))
+    return trainer
+
+
+def moved(module: SFTModule, folder: Path) -> list[Tensor]:
+    assert module.policy is not None
+    before = load_policy(folder)
+    return [p.detach() - before.get_parameter(name) for name, p in module.policy.named_parameters()]
+
+
+@pytest.mark.parametrize("row_tokens", [ONE_ROW, SOME_ROWS])
+def test_the_norm_is_logged_before_clipping_and_clipped_once_per_optimizer_step(llama: Path, row_tokens: int):
+    free, clipped = Descent(str(llama)), Descent(str(llama))
+    norm = fit(free, row_tokens).logged_metrics["train/grad_norm"].item()
+    assert torch.nn.utils.get_total_norm(moved(free, llama)).item() == pytest.approx(norm, rel=1e-3)
+    assert norm > 0.2
+    same = fit(clipped, row_tokens, gradient_clip_val=0.1).logged_metrics["train/grad_norm"].item()
+    assert same == pytest.approx(norm, rel=1e-5)
+    assert torch.nn.utils.get_total_norm(moved(clipped, llama)).item() == pytest.approx(0.1, rel=1e-2)
+
+
+def test_clipping_by_value(llama: Path):
+    module = Descent(str(llama))
+    fit(module, SOME_ROWS, gradient_clip_val=0.01, gradient_clip_algorithm="value")
+    assert max(change.abs().max().item() for change in moved(module, llama)) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_optimizer_is_fused_and_clips_in_bfloat16_too(llama: Path):
+    module = SFTModule(str(llama), lr=1e-2, warmup_share=0.0)
+    trainer = fit(module, SOME_ROWS, gradient_clip_val=0.1, precision="bf16-mixed")
+    assert trainer.optimizers[0].defaults["fused"] and trainer.global_step == 1
+    assert max(change.abs().max().item() for change in moved(module, llama)) == pytest.approx(1e-2, rel=1e-2)
