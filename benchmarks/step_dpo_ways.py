@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -50,8 +50,8 @@ class Losses(Callback):
     def __init__(self) -> None:
         self.values: list[float] = []
 
-    def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        if "train/loss" in trainer.callback_metrics:
+    def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
+        if trainer.global_step > len(self.values):
             self.values.append(trainer.callback_metrics["train/loss"].item())
 
 

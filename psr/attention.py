@@ -143,8 +143,10 @@ def tree_attention(
 def chain_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, lengths: list[int]) -> Tensor:
     """Causal attention within each of the sequences that stand one after the other; shapes as in `tree_attention`."""
     heads = [x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (query, key, value)]
-    parts = zip(*(x.split(lengths, dim=2) for x in heads), strict=True)
-    outputs = [F.scaled_dot_product_attention(*part, is_causal=True, scale=scaling) for part in parts]
+    outputs = [
+        F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scaling)
+        for queries, keys, values in zip(*(x.split(lengths, dim=2) for x in heads), strict=True)
+    ]
     return torch.cat(outputs, dim=2).transpose(1, 2)
 
 

@@ -91,9 +91,10 @@ class StepDPOLoss(PreferenceLoss):
 
 
 class StepIPOLoss(PreferenceLoss):
-    """IPO: the squared distance of the log-ratio margin from 1 / (2 beta) (Azar et al. 2023, arXiv 2310.12036).
+    """IPO: the squared distance of the log-ratio margin from 1 / (2 beta) (Azar et al. 2023, arXiv 2310.12036, eq. 17).
 
-    Its target does not run away where a verdict is certain, as that of the sigmoid loss does.
+    Its target does not run away where a verdict is certain, as that of the sigmoid loss does. TRL's `ipo` is this loss
+    with `length_normalised`, which by its comment is how the authors computed their results.
     """
 
     def compare(self, chosen: Tensor, rejected: Tensor) -> Tensor:

@@ -80,13 +80,15 @@ def step_tree(samples: Sequence[Sample]) -> StepTree:
     Raises:
         ValueError: a completion is empty, or a prompt, so that nothing predicts the completion's first token.
     """
+    if any(not sample.prompt_ids or not sample.completion_ids for sample in samples):
+        raise ValueError("a sample needs a token to score and one before it: its prompt or completion is empty")
+    if len(samples) == 1:  # most of supervised training
+        return _chain(samples[0])
     token_ids: list[int] = []
     parents: list[int] = []
     children: dict[tuple[int, int], int] = {}
     completions = []
     for sample in samples:
-        if not sample.prompt_ids or not sample.completion_ids:
-            raise ValueError("a sample needs a token to score and one before it: its prompt or completion is empty")
         path = []
         node = ROOT
         for token in (*sample.prompt_ids, *sample.completion_ids):
@@ -97,13 +99,20 @@ def step_tree(samples: Sequence[Sample]) -> StepTree:
             path.append(child)
             node = child
         completions.append(path[len(sample.prompt_ids) :])
-    order = _depth_first(parents) if len(samples) > 1 else range(len(parents))  # one sample is a chain
+    order = _depth_first(parents)
     place = {node: index for index, node in enumerate(order)}
     return StepTree(
         tuple(token_ids[node] for node in order),
         tuple(ROOT if parents[node] == ROOT else place[parents[node]] for node in order),
         tuple(tuple(place[node] for node in path) for path in completions),
     )
+
+
+def _chain(sample: Sample) -> StepTree:
+    """The tree of one sample."""
+    indices = range(len(sample))
+    completion = tuple(indices[len(sample.prompt_ids) :])
+    return StepTree((*sample.prompt_ids, *sample.completion_ids), tuple(range(ROOT, len(sample) - 1)), (completion,))
 
 
 def _depth_first(parents: list[int]) -> list[int]:

@@ -41,7 +41,7 @@ def test_cdpo():
 
 
 def test_dpop():
-    """arXiv 2402.13228, equation 3: 5 * max(0, 2) is taken off the first margin: log(1 + e^1.25); the second is DPO."""
+    """arXiv 2402.13228: 5 * max(0, 2) is taken off the first margin: log(1 + e^1.25); the second is DPO."""
     assert losses_of(StepDPOLoss(0.1, dpop=5.0)) == pytest.approx([1.501929, 0.437488], abs=1e-6)
 
 
@@ -52,13 +52,13 @@ def test_ipo():
 
 @pytest.mark.parametrize("loss", [StepDPOLoss, StepIPOLoss])
 def test_nll(loss: type[PreferenceLoss]):
-    """arXiv 2404.19733, equation 1: half of -log pi(chosen) per token, 0.5 * 3 / 2 and 0.5 * 1 / 4, is added."""
+    """arXiv 2404.19733: half of -log pi(chosen) per token, 0.5 * 3 / 2 and 0.5 * 1 / 4, is added."""
     plain, with_nll = losses_of(loss(0.1)), losses_of(loss(0.1, nll=0.5))
     assert [b - a for a, b in zip(plain, with_nll, strict=True)] == pytest.approx([0.75, 0.125])
 
 
 def test_length_normalised():
-    """arXiv 2411.15124, section 5.1.2: margins -2/2 - 0.5/5 = -1.1 and 3/4 + 3/3 = 1.75."""
+    """arXiv 2411.15124: margins -2/2 - 0.5/5 = -1.1 and 3/4 + 3/3 = 1.75."""
     expected = [math.log1p(math.exp(0.11)), math.log1p(math.exp(-0.175))]
     assert losses_of(StepDPOLoss(0.1, length_normalised=True)) == pytest.approx(expected)
     assert losses_of(StepIPOLoss(0.1, length_normalised=True)) == pytest.approx([37.21, 10.5625])

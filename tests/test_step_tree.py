@@ -69,6 +69,12 @@ def test_a_token_is_seen_by_its_own_subtree_alone(seed: int):
     assert tree.attended == sum(map(len, seen))
 
 
+def test_one_sample_is_a_chain():
+    tree = step_tree([Sample((1, 2), (3, 1, 2))])
+    assert tree == StepTree((1, 2, 3, 1, 2), (ROOT, 0, 1, 2, 3), ((2, 3, 4),))
+    assert (tree.positions, tree.ends, tree.scored) == ([0, 1, 2, 3, 4], [5] * 5, [2, 3, 4])
+
+
 def test_the_longest_chain_stands_in_one_piece():
     """problem 1 2; chosen 3 4, rejected 3 5; then chosen 6, rejected 7 8 8."""
     first, second = [Sample((1, 2), (3, 4)), Sample((1, 2), (3, 5))], [Sample((1, 2, 3, 4), (6,))]

@@ -17,7 +17,7 @@ from tests.recipes.tiny_run import ROOT, environment
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     model = make_model("tiny", tmp_path_factory.mktemp("peers") / "model")
-    return Job(str(model), tuple(random_groups(4, 12, "tiny")), batch=4, row_tokens=400)
+    return Job(str(model), tuple(random_groups(4, 12, "tiny")), batch=4, row_tokens=1024)
 
 
 def test_all_ways_see_the_same_losses(job: Job):
