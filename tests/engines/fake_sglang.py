@@ -93,6 +93,9 @@ class Handler(BaseHTTPRequestHandler):
             self.say({})
 
     def generate(self, body: dict[str, Any]) -> None:
+        alone = isinstance(body["sampling_params"], dict)
+        if alone:
+            body = {name: value if name == "return_logprob" else [value] for name, value in body.items()}
         with (Path(os.environ["FAKE_STARTS"]) / "asked.jsonl").open("a") as asked:
             asked.write(json.dumps({"port": self.server.server_port, **body}) + "\n")
         failure = next_failure()
@@ -108,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
         elif failure == "abort":
             replies = [reply_to(p, s, None) for p, s in zip(body["input_ids"], body["sampling_params"], strict=True)]
             replies[0]["meta_info"]["finish_reason"] = {"type": "abort", "message": "out of memory"}
-            return self.say(replies)
+            return self.say(replies[0] if alone else replies)
         elif failure is not None:
             return self.say({"error": {"message": f"trouble number {failure}"}}, int(failure))
         size = len(body["input_ids"])
@@ -120,7 +123,8 @@ class Handler(BaseHTTPRequestHandler):
             State.running -= size
         choices = body.get("token_ids_logprob") or [None] * size
         asks = zip(body["input_ids"], body["sampling_params"], choices, strict=True)
-        return self.say([reply_to(*ask) for ask in asks])
+        replies = [reply_to(*ask) for ask in asks]
+        return self.say(replies[0] if alone else replies)
 
 
 def main() -> None:

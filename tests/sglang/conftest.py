@@ -73,6 +73,10 @@ def both(folder: Path, engine: Engine, ask: Callable[[Engine], Awaitable[T]]) ->
     return asyncio.run(ask(engine)), asyncio.run(local())  # type: ignore[arg-type]
 
 
+def served_url(engine: SGLangEngine) -> str:
+    return engine._fleet.servers[0].url
+
+
 def server_pid(port: str) -> int:
     """The process that listens for SGLang on the port, by its command line."""
     found = []

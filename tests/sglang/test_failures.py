@@ -16,11 +16,11 @@ from psr.records import Problem, Trajectory
 from psr.search.judges import JudgeSettings, SelfJudge
 from psr.search.run import for_each
 from psr.search.step_search import SearchSettings, step_search
-from tests.sglang.conftest import server_pid
+from tests.sglang.conftest import served_url, server_pid
 
 
 def port_of(engine: SGLangEngine) -> str:
-    return engine._fleet.servers[0].url.rpartition(":")[2]
+    return served_url(engine).rpartition(":")[2]
 
 
 def test_a_server_killed_in_the_middle_of_a_search_comes_back_with_the_right_weights(

@@ -9,6 +9,7 @@ import pytest
 from psr.encoding import Encoder
 from psr.engines.base import Completion, EngineError, Origin, Sampling
 from psr.engines.sglang import SGLangEngine
+from tests.sglang.conftest import served_url
 
 SAMPLING = Sampling(max_new_tokens=40)
 
@@ -20,10 +21,6 @@ def asked(encoder: Encoder) -> list[tuple[int, ...]]:
 
 def answers(engine: SGLangEngine, asked: list[tuple[int, ...]]) -> list[Completion]:
     return [one for [one] in asyncio.run(engine.generate(asked, SAMPLING, Origin("p", "candidates")))]
-
-
-def served_url(engine: SGLangEngine) -> str:
-    return engine._fleet.servers[0].url
 
 
 def test_new_weights_answer_otherwise_and_under_their_version(

@@ -48,9 +48,10 @@ class SGLangEngine:
     Args:
         urls: addresses of running servers. They must see the folders of weights under the same paths as this process.
         launch: starts a server instead; `{}` for SGLang's own settings.
-        router: address of an sglang-router in front of the `urls`: prompts go there, weights to the servers.
+        router: address of an sglang-router in front of the `urls`: prompts go there, weights to the servers. With
+            `--policy manual` it keeps a problem's requests with one server.
         concurrency: sequences sent and not answered yet, over all servers.
-        chunk: sequences in one HTTP request; a failure repeats so many.
+        chunk: sequences in one HTTP request; a failure repeats so many. A router takes one at a time.
         retries: further tries of a request that found no server, timed out or met a status of 5xx.
         timeout: seconds for one HTTP request.
         share_from: the common beginning of prompts asked together is sent ahead where that spares the server at least
@@ -81,7 +82,8 @@ class SGLangEngine:
             raise EngineError("engine.router stands before engine.urls, and engine.launch is set: give the urls")
         ranks = 1 if launch is None else launch.dp
         self._fleet = Fleet(servers, router, ranks, concurrency, retries, timeout)
-        self.chunk, self.share_from, self.colocated = min(chunk, concurrency), share_from, colocated
+        self.chunk = 1 if router is not None else min(chunk, concurrency)
+        self.share_from, self.colocated = share_from, colocated
         self.usage: dict[str, Usage] = {}
         self._version: str | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None

@@ -103,12 +103,13 @@ class Fleet:
         body, headers = generate_body(asks, choices, replica.rank), {ROUTING_HEADER: key} if key else None
 
         async def ask() -> list[dict[str, Any]]:
-            replies = await request(session.http, "POST", f"{replica.url}/generate", body, headers)
+            answer = await request(session.http, "POST", f"{replica.url}/generate", body, headers)
+            replies = answer if isinstance(answer, list) else [answer]
             for reply in replies:
                 fault = flaw(reply, self.label)
                 if fault is not None:
                     raise Transient(fault)
-            return list(replies)
+            return replies
 
         async def recover(error: Transient) -> None:
             for server in replica.servers:

@@ -59,17 +59,21 @@ def usage_of(ask: Ask, reply: dict[str, Any]) -> Usage:
 
 
 def generate_body(asks: Sequence[Ask], choices: Sequence[int], rank: int | None) -> dict[str, Any]:
-    """The body of one `/generate` for all of `asks`; its reply is a list in the same order."""
+    """The body of one `/generate` for all of `asks`; its reply is a list in the same order, of one ask the reply alone.
+
+    A single ask is no list of one: sglang-router takes single asks only.
+    """
     body: dict[str, Any] = {
         "input_ids": [list(ask.prompt) for ask in asks],
         "sampling_params": [ask.parameters for ask in asks],
-        "return_logprob": True,
     }
     if choices:
         body["token_ids_logprob"] = [list(choices)] * len(asks)
+    if len(asks) == 1:
+        body = {name: value for name, [value] in body.items()}
     if rank is not None:
         body["routed_dp_rank"] = rank
-    return body
+    return {**body, "return_logprob": True}
 
 
 def flaw(reply: dict[str, Any], label: str) -> str | None:
