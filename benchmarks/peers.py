@@ -1,20 +1,25 @@
-"""What the comparisons with another trainer share: the model's shape, random token ids, a process per measurement.
+"""What the comparisons with another trainer share: the model's shape, an epoch with psr, a process per measurement.
 
 Every measurement runs in a process of its own, so that its peak memory is its own and nothing is warm from another.
 """
 
 import multiprocessing
 import platform
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import Callback, Trainer
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from psr.data.rows import row_loader
 from psr.modules.policy import export_policy, new_policy
+from psr.modules.training import RowModule
+from psr.packing import Plan
 
 SHAPES: dict[str, dict[str, Any]] = {
     "smollm2-135m": {
@@ -38,6 +43,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 VOCABULARY = {"smollm2-135m": 49152, "tiny": 64}
+CLIP = 1.0
+"""Gradient norm that every trainer clips at."""
 FIRST_TOKEN = 2
 """The lowest id that is a word; below are the padding and the end of a sequence."""
 
@@ -69,6 +76,18 @@ def _peak_memory() -> int:
     """Linux: the high-water mark of resident memory. `getrusage` would count what the parent held before the fork."""
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
+
+
+def train_with_psr(module: RowModule, plan: Plan, callbacks: list[Callback] | None = None) -> float:
+    """One epoch of the plan's rows; its seconds, without loading the model."""
+    module.configure_model()
+    trainer = Trainer(
+        accelerator="cpu", devices=1, precision="bf16-mixed", max_epochs=1, gradient_clip_val=CLIP, callbacks=callbacks,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    started = time.perf_counter()
+    trainer.fit(module, row_loader(plan, trainer))
+    return time.perf_counter() - started
 
 
 def machine() -> dict[str, Any]:

@@ -24,12 +24,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from lightning import Trainer
 from rich.console import Console
 from rich.table import Table
 
-from peers import FIRST_TOKEN, SHAPES, VOCABULARY, in_own_process, machine, make_model
-from psr.data.rows import row_loader
+from peers import FIRST_TOKEN, SHAPES, VOCABULARY, in_own_process, machine, make_model, train_with_psr
 from psr.modules.policy import load_policy, load_tokenizer
 from psr.modules.sft import SFTModule
 from psr.packing import Plan, Unit, plan_rows
@@ -82,15 +80,7 @@ def by_psr(model: str, samples: list[Sample], batch: int, row_tokens: int) -> di
     """The epoch's seconds, tokens per second and model FLOP utilisation."""
     peak = gemm_peak()
     plan = plan_rows([(Unit(i, (sample,)),) for i, sample in enumerate(samples)], batch, row_tokens, mean_over="tokens")
-    module = SFTModule(model, lr=RATE)
-    module.configure_model()
-    trainer = Trainer(
-        accelerator="cpu", devices=1, precision="bf16-mixed", max_epochs=1, gradient_clip_val=1.0,
-        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    started = time.perf_counter()
-    trainer.fit(module, row_loader(plan, trainer))
-    seconds = time.perf_counter() - started
+    seconds = train_with_psr(SFTModule(model, lr=RATE), plan)
     return {
         "seconds": seconds,
         "tokens_per_second": sum(map(len, samples)) / seconds,

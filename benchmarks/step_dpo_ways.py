@@ -14,14 +14,14 @@ from lightning import Callback, Trainer
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from psr.data.rows import row_loader
+from peers import CLIP, train_with_psr
 from psr.losses import Preferences, StepDPOLoss
 from psr.modules.policy import load_policy, load_tokenizer
 from psr.modules.step_dpo import StepDPOModule
 from psr.packing import Group, Plan, plan_rows
 from psr.step_tree import Sample
 
-BETA, RATE, BETAS, CLIP = 0.1, 1e-5, (0.9, 0.95), 1.0
+BETA, RATE, BETAS = 0.1, 1e-5, (0.9, 0.95)
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,8 @@ def as_step_trees(job: Job) -> dict[str, Any]:
     """psr itself."""
     plan, losses = job.plan, Losses()
     module = StepDPOModule(job.model, lr=RATE, warmup_share=0.0, loss=StepDPOLoss(BETA))
-    module.configure_model()
-    trainer = Trainer(
-        accelerator="cpu", devices=1, precision="bf16-mixed", max_epochs=1, gradient_clip_val=CLIP, callbacks=[losses],
-        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    started = time.perf_counter()
-    trainer.fit(module, row_loader(plan, trainer))
-    seconds = time.perf_counter() - started
     return {
-        "seconds": seconds,
+        "seconds": train_with_psr(module, plan, [losses]),
         "tokens": sum(tree.tokens for row in plan.rows for tree in row.trees),
         "losses": losses.values,
     }
