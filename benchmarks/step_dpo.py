@@ -4,9 +4,9 @@
 
 One epoch from the same random weights, AdamW, bf16 autocast; the reference's log-probabilities are computed first, and
 counted. A measurement has a process of its own; the ways alternate, and the figures are medians. The pairs are random
-token ids, a prompt of about 100 tokens and steps of about 40, or with `--traces` those of a run with the model's
-vocabulary. TRL (`pip install psr[benchmark]`) pads every optimizer step's pairs in micro-batches: `--micro-batch`
-pairs, and one pair alone, which needs less padding and memory.
+token ids, a prompt of about 100 tokens and steps of about 40, or with `--pairs` trajectories of judged steps. TRL
+(`pip install psr[benchmark]`) has two settings: `--micro-batch` pairs padded together, and one pair at a time, which
+needs less padding and memory; figures without a name of these compare with the faster one.
 
 "tokens" is what goes through the model for every token that goes through it as step trees: the limit of the speed-up.
 """
@@ -23,10 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from peers import FIRST_TOKEN, SHAPES, VOCABULARY, in_own_process, machine, make_model
-from psr.data.self_rewarding import pair_groups
-from psr.data.traces import TraceJournal
+from psr.data.jsonl import read_jsonl
+from psr.encoding import Encoder
+from psr.modules.policy import load_tokenizer
 from psr.packing import Group, Unit
-from psr.records import step_pairs
+from psr.prompts import Prompts
 from psr.step_tree import Sample
 from step_dpo_ways import Job, as_step_trees, by_trl, pair_by_pair, pairs_of
 
@@ -38,11 +39,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="smollm2-135m")
     parser.add_argument("--model", type=Path, help="a Hugging Face folder instead of random weights")
-    parser.add_argument("--traces", type=Path, help="traces.jsonl of a run: its trajectories of 6 to 10 step pairs")
+    parser.add_argument("--pairs", type=Path, help="JSONL of judged step pairs, in the tokens of --model")
     parser.add_argument(
         "--steps", type=int, nargs="*", default=[2, 4, 16], help="other steps per trajectory, once each"
     )
-    parser.add_argument("--batch", type=int, default=16, help="pairs per optimizer step")
+    parser.add_argument("--batch", type=int, default=8, help="pairs per optimizer step")
     parser.add_argument("--optimizer-steps", type=int, default=2)
     parser.add_argument("--row-tokens", type=int, default=1024, help="token budget of a row of step trees")
     parser.add_argument("--micro-batch", type=int, default=8, help="pairs that TRL pads and computes together")
@@ -52,10 +53,10 @@ def main() -> None:
     count = options.batch * options.optimizer_steps
     with tempfile.TemporaryDirectory() as folder:
         model = options.model or make_model(options.shape, Path(folder) / "model")
-        focus = traced_groups(options.traces) if options.traces else random_groups(FOCUS, count, options.shape)
+        focus = focus_groups(options.pairs, options.model, count, options.shape)
         jobs = {FOCUS: Job(str(model), tuple(focus), options.batch, options.row_tokens)}
         for steps in options.steps:
-            groups = random_groups(steps, options.batch, options.shape)
+            groups = random_groups(steps, count, options.shape)
             jobs[steps] = Job(str(model), tuple(groups), options.batch, options.row_tokens)
         results = {
             steps: compare(job, options.micro_batch, options.repeats if steps == FOCUS else 1)
@@ -90,11 +91,43 @@ def random_groups(steps: int, count: int, shape: str) -> list[Group]:
     return groups
 
 
-def traced_groups(path: Path) -> list[Group]:
-    """The step pairs of a run's trajectories that have 6 to 10 of them."""
-    version = json.loads(path.read_text().splitlines()[0])["weights_version"]
-    found = [step_pairs(trajectory) for trajectory in TraceJournal(path, version).trajectories.values()]
-    return pair_groups([pair for pairs in found if 6 <= len(pairs) <= 10 for pair in pairs], random.Random(0))
+def focus_groups(pairs: Path | None, model: Path | None, count: int, shape: str) -> list[Group]:
+    if pairs is None:
+        return random_groups(FOCUS, count, shape)
+    if model is None:
+        raise SystemExit("--pairs are texts: name the Hugging Face folder of their tokens with --model")
+    return judged_groups(pairs, Encoder(load_tokenizer(model), Prompts()), count)
+
+
+def judged_groups(path: Path, encoder: Encoder, count: int) -> list[Group]:
+    """`count` pairs of the first trajectories in a JSONL of judged step pairs that have `FOCUS` of them."""
+    problems: dict[str, list[dict[str, Any]]] = {}
+    for row in read_jsonl(path, ["problem", "previous_steps", "chosen", "rejected"]):
+        problems.setdefault(row["problem"], []).append(row)
+    chains = [chain[:FOCUS] for rows in problems.values() if len(chain := growing(rows)) >= FOCUS]
+
+    def step_ids(number: int, step: str) -> tuple[int, ...]:
+        return encoder.completion(encoder.prompts.format_step(number, step, last=False), final=False)
+
+    def unit(number: int, row: dict[str, Any]) -> Unit:
+        steps = [*row["previous_steps"], row["chosen"]]
+        *before, chosen = (step_ids(number, step) for number, step in enumerate(steps, 1))
+        rejected = step_ids(len(steps), row["rejected"])
+        prompt = encoder.reason(row["problem"]) + tuple(token for step in before for token in step)
+        return Unit(number, (Sample(prompt, chosen), Sample(prompt, rejected)))
+
+    numbered = iter(range(count))
+    return [tuple(unit(next(numbered), row) for row in chain) for chain in chains[: count // FOCUS]]
+
+
+def growing(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Pairs of one problem whose earlier steps continue each other."""
+    chain: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda row: len(row["previous_steps"])):
+        last = chain[-1]["previous_steps"] if chain else None
+        if last is None or (len(row["previous_steps"]) > len(last) and row["previous_steps"][: len(last)] == last):
+            chain.append(row)
+    return chain
 
 
 def compare(job: Job, micro_batch: int, repeats: int) -> dict[str, Any]:
@@ -118,17 +151,20 @@ def compare(job: Job, micro_batch: int, repeats: int) -> dict[str, Any]:
 
 
 def figures(result: dict[str, Any]) -> dict[str, float]:
-    """The comparison in numbers."""
-    trl, single, pairs, trees = result["ways"].values()
-    others = [loss for way in (trl, single, pairs) for loss in zip(way["losses"], trees["losses"], strict=True)]
+    """The comparison in numbers; "trl" alone is the faster of its two settings."""
+    padded, single, pairs, trees = result["ways"].values()
+    trl = min(padded, single, key=lambda way: way["seconds"])
+    others = [loss for way in (padded, single, pairs) for loss in zip(way["losses"], trees["losses"], strict=True)]
     return {
         "speedup_vs_trl": trl["seconds"] / trees["seconds"],
+        "speedup_vs_trl_micro_batches": padded["seconds"] / trees["seconds"],
         "speedup_vs_trl_one_pair_at_a_time": single["seconds"] / trees["seconds"],
         "speedup_vs_pairs": pairs["seconds"] / trees["seconds"],
         "token_ratio": trl["tokens"] / trees["tokens"],
+        "token_ratio_micro_batches": padded["tokens"] / trees["tokens"],
         "token_ratio_vs_pairs": pairs["tokens"] / trees["tokens"],
         "memory_vs_trl": trees["peak_memory"] / trl["peak_memory"],
-        "memory_vs_trl_one_pair_at_a_time": trees["peak_memory"] / single["peak_memory"],
+        "memory_vs_trl_micro_batches": trees["peak_memory"] / padded["peak_memory"],
         "max_loss_difference": max(abs(one - other) for one, other in others),
     }
 

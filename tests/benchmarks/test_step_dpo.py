@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from peers import make_model
+from psr.encoding import Encoder
 from psr.step_tree import Sample
-from step_dpo import figures, random_groups
+from step_dpo import figures, judged_groups, random_groups
 from step_dpo_ways import Job, as_step_trees, by_trl, padded_tokens, pair_by_pair, pairs_of
 from tests.recipes.tiny_run import ROOT, environment
 
@@ -47,8 +49,35 @@ def test_speed_is_over_the_step_trees():
     seconds = {"trl": 90.0, "one": 60.0, "pairs": 50.0, "trees": 10.0}
     ways = {name: {"seconds": s, "tokens": s * 2, "peak_memory": s, "losses": [s]} for name, s in seconds.items()}
     found = figures({"ways": ways})
-    assert (found["speedup_vs_trl"], found["speedup_vs_pairs"], found["token_ratio"]) == (9.0, 5.0, 9.0)
-    assert (found["memory_vs_trl"], found["max_loss_difference"]) == (pytest.approx(1 / 9), 80.0)
+    assert (found["speedup_vs_trl"], found["speedup_vs_trl_micro_batches"], found["speedup_vs_pairs"]) == (
+        6.0,
+        9.0,
+        5.0,
+    )
+    assert (found["token_ratio"], found["token_ratio_micro_batches"]) == (6.0, 9.0)
+    assert (found["memory_vs_trl"], found["memory_vs_trl_micro_batches"]) == (
+        pytest.approx(1 / 6),
+        pytest.approx(1 / 9),
+    )
+    assert found["max_loss_difference"] == 80.0
+
+
+def test_judged_pairs_of_a_trajectory_share_a_tree(encoder: Encoder, tmp_path: Path):
+    """Rows that continue each other, cut to the 8 steps that the headline has."""
+    steps = [f"a{i}+1={i + 1}" for i in range(10, 30)]
+    rows = [
+        {"id": str(n), "problem": "10+1", "previous_steps": steps[:n], "chosen": steps[n], "rejected": "a1+1=3"}
+        for n in (0, 1, 2, 4, 5, 6, 8, 9, 11)
+    ]
+    other = {**rows[0], "id": "other", "problem": "7", "previous_steps": []}
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [other, *rows[::-1]]))
+    [group] = judged_groups(path, encoder, 16)
+    assert [unit.number for unit in group] == list(range(8))
+    prompts = [unit.samples[0].prompt_ids for unit in group]
+    assert all(unit.samples[1].prompt_ids == prompt for unit, prompt in zip(group, prompts, strict=True))
+    assert all(after[: len(before)] == before for before, after in pairwise(prompts))
+    assert encoder.text(prompts[2][len(prompts[0]) :]) == f"{steps[0]}\n{steps[1]}\n"
 
 
 @pytest.mark.slow
@@ -59,5 +88,5 @@ def test_the_script_prints_a_table_and_writes_its_figures(tmp_path: Path):
     assert "8 steps a trajectory" in done.stdout and "2 steps a trajectory" in done.stdout
     found = json.loads((tmp_path / "out" / "a.json").read_text())
     assert found["max_loss_difference"] < 0.01 and found["sweep"].keys() == {"2", "8"}
-    assert 8 < found["token_ratio"] < 11 and 5 < found["token_ratio_vs_pairs"] < 7
+    assert 8 < found["token_ratio_micro_batches"] < 11 and 5 < found["token_ratio_vs_pairs"] < 7
     assert found["speedup_vs_trl"] > 0 and found["speedup_vs_pairs"] > 0 and 0 < found["memory_vs_trl"] < 2
