@@ -312,7 +312,8 @@ def own(launch: Launch, folder: Path, end: str, ready: Any) -> None:
 
 @pytest.mark.parametrize("end", ["success", "error", signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_server_ends_with_its_owner_in_whatever_way(end: Any, launch: Launch, llama: Path, starts: Path):
-    processes = multiprocessing.get_context("fork")  # a fresh interpreter would take seconds to import everything
+    processes = multiprocessing.get_context("forkserver")  # a fork of this process could hang on a lock of its threads
+    processes.set_forkserver_preload([__name__])  # each fresh interpreter would take seconds to import everything
     ready, word = processes.Event(), end if isinstance(end, str) else "signal"
     owner = processes.Process(target=own, args=(launch, llama, word, ready))
     owner.start()

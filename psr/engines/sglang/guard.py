@@ -16,11 +16,8 @@ import threading
 def main() -> int:
     patience, command = float(sys.argv[1]), sys.argv[2:]
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    for one in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # are psr's to answer; ignored only now, or the command would inherit it
-        signal.signal(one, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # psr answers them; only now, or the command inherits it
+        signal.signal(number, signal.SIG_IGN)
 
     def end_with_parent() -> None:
         os.read(0, 1)
