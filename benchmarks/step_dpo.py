@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="pairs per optimizer step")
     parser.add_argument("--optimizer-steps", type=int, default=2)
     parser.add_argument("--row-tokens", type=int, default=1024, help="token budget of a row of step trees")
-    parser.add_argument("--micro-batch", type=int, default=8, help="pairs that TRL pads and computes together")
+    parser.add_argument("--micro-batch", type=int, default=2, help="pairs that TRL pads and computes together")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
