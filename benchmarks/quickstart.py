@@ -22,6 +22,8 @@ from psr.data.arithmetic import is_right
 from psr.data.jsonl import read_json
 from psr.data.traces import TraceJournal
 from psr.results import read_results
+from psr.run_folder import RunFolder
+from psr.search.sharing import prefixes
 
 SHARED_STAGES = ("data", "model", "ift", "eft", "eft_heldout", "sft")
 SHARED_FOLDERS = ("data", "models/M0", "models/M0-ift", "models/M1", "iterations/01")
@@ -50,7 +52,7 @@ def main() -> None:
         command = [sys.executable, "-m", "psr.cli", "run", str(options.recipe), "--run-dir", str(folder)]
         command += ["--seed", str(seed), "--judge", judge, *(["--overlay", overlay] if overlay else [])]
         subprocess.run(command, check=True)
-        result = read_results(folder / "results.json")
+        result = read_results(RunFolder(folder).results)
         for model in result["models"][1:]:
             model["pairs_by_correctness"] = pairs_by_correctness(folder, int(model["name"][1:]))
         results.append({"run": name, "overlay": overlay, **result})
@@ -75,16 +77,18 @@ def share_first_model(source: Path, target: Path) -> None:
 def pairs_by_correctness(folder: Path, number: int) -> dict[str, int]:
     """How many pairs that trained M(number) have a right chosen and a wrong rejected step, and so on."""
     counts = {"right > wrong": 0, "wrong > right": 0, "both wrong": 0, "both right": 0}
-    journal = TraceJournal(folder / "iterations" / f"{number:02d}" / "traces.jsonl", f"M{number - 1}")
+    journal = TraceJournal(RunFolder(folder).traces(number), f"M{number - 1}")
     for trajectory in journal.trajectories.values():
-        steps: list[str] = []
-        for node in trajectory.kept:
-            texts = [node.candidates[i].text.strip() for i in (node.chosen, node.rejected)]
-            if node.margin:
-                chosen, rejected = (is_right(trajectory.problem.problem, steps, text) for text in texts)
-                same = "both right" if chosen else "both wrong"
-                counts[same if chosen == rejected else "right > wrong" if chosen else "wrong > right"] += 1
-            steps.append(texts[0])
+        for steps, node in prefixes(trajectory):
+            if node.event != "kept" or not node.margin:
+                continue
+            before = [step.text.strip() for step in steps]
+            chosen, rejected = (
+                is_right(trajectory.problem.problem, before, node.candidates[i].text.strip())
+                for i in (node.chosen, node.rejected)
+            )
+            same = "both right" if chosen else "both wrong"
+            counts[same if chosen == rejected else "right > wrong" if chosen else "wrong > right"] += 1
     return counts
 
 

@@ -1,13 +1,6 @@
-"""The SGLang engine against a process that speaks its protocol and fails on demand; the real one is in tests/sglang."""
+"""Requests of the SGLang engine to a process that fails on demand; a real server is in tests/sglang."""
 
 import asyncio
-import json
-import multiprocessing
-import os
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,77 +11,7 @@ import pytest
 from psr.engines.base import Engine, EngineError, Origin, PromptTooLong, Sampling
 from psr.engines.sglang import Launch, SGLangEngine, transport
 from psr.engines.usage import Usage
-
-FAKE = Path(__file__).parent / "fake_sglang.py"
-PROMPTS = [(5,) * length for length in (3, 4, 9)]
-
-Make = Callable[..., SGLangEngine]
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "FIRST_PAUSE", 0.01)
-
-
-@pytest.fixture
-def starts(tmp_path: Path) -> Path:
-    (tmp_path / "starts").mkdir()
-    return tmp_path / "starts"
-
-
-@pytest.fixture
-def launch(tmp_path: Path, starts: Path) -> Launch:
-    # Under this interpreter, whatever `env python3` is; the script ignores the options that it does not know.
-    program = tmp_path / "sglang"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I "{FAKE}" "$@"\n')
-    program.chmod(0o755)
-    return Launch(str(program), log=str(tmp_path / "server.log"), env={"FAKE_STARTS": str(starts)}, stop_timeout=2.0)
-
-
-@pytest.fixture
-def make(launch: Launch) -> Iterator[Make]:
-    """Makes engines with servers of their own, and ends them after the test."""
-    made = []
-
-    def engine(env: dict[str, str] | None = None, launch: Launch = launch, **options: Any) -> SGLangEngine:
-        made.append(SGLangEngine(launch=replace(launch, env={**launch.env, **(env or {})}), **options))
-        return made[-1]
-
-    yield engine
-    for one in made:
-        asyncio.run(one.close())
-
-
-def loaded(engine: SGLangEngine, folder: Path, version: str = "M1") -> SGLangEngine:
-    asyncio.run(engine.load_weights(folder, version))
-    return engine
-
-
-def ask(engine: SGLangEngine, sampling: Sampling | None = None, key: str = "p") -> list[tuple[int, ...]]:
-    replies = asyncio.run(engine.generate(PROMPTS, sampling or Sampling(4), Origin(key, "candidates")))
-    return [one.token_ids for completions in replies for one in completions]
-
-
-EXPECTED = [(len(prompt) % 7 + 9, 1) for prompt in PROMPTS]
-
-
-def pids(starts: Path) -> list[int]:
-    return [int(path.name.removeprefix("start-")) for path in sorted(starts.glob("start-*"), key=os.path.getmtime)]
-
-
-def asked(starts: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (starts / "asked.jsonl").read_text().splitlines()]
-
-
-def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3]
-
-
-def gone(pid: int, within: float = 10.0) -> bool:
-    end = time.monotonic() + within
-    while alive(pid) and time.monotonic() < end:
-        time.sleep(0.05)
-    return not alive(pid)
+from tests.engines.conftest import EXPECTED, PROMPTS, Make, ask, asked, loaded, pids
 
 
 def test_it_is_an_engine(make: Make):
@@ -135,51 +58,11 @@ def test_a_failure_that_passes_is_tried_again_and_leaves_no_trace(failures: str,
     assert len(asked(starts)) == len(failures.split()) + 1
 
 
-def test_a_server_that_died_comes_back_with_the_weights_of_the_iteration(
-    make: Make, llama: Path, qwen2: Path, starts: Path
-):
-    engine = loaded(loaded(make({"FAKE_FAILS": "die"}), llama), qwen2, "M2")
-    assert ask(engine) == EXPECTED
-    second = max(starts.glob("start-*"), key=os.path.getmtime).read_text()
-    assert str(qwen2.resolve()) in second and "--weight-version M2-" in second
-
-
-def test_a_server_that_hangs_is_started_again(make: Make, llama: Path, starts: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("psr.engines.sglang.replicas.Server.healthy", answers_once_started(starts))
-    engine = loaded(make({"FAKE_FAILS": "hang"}, timeout=1.0), llama)
-    assert ask(engine) == EXPECTED
-    assert len(pids(starts)) == 2
-
-
-def answers_once_started(starts: Path) -> Any:
-    """The fake answers /health even while it hangs; a real server then does not."""
-
-    async def healthy(server: Any, session: Any) -> bool:
-        if (starts / "asked.jsonl").exists() and len(pids(starts)) == 1:
-            return False
-        try:
-            await transport.request(session.http, "GET", f"{server.url}/health", timeout=1.0)
-        except transport.Transient:
-            return False
-        return True
-
-    return healthy
-
-
 def test_tries_are_bounded_and_the_message_says_what_happened(make: Make, llama: Path, starts: Path):
     engine = loaded(make({"FAKE_FAILS": "503 " * 9}, retries=2), llama)
     with pytest.raises(EngineError, match=r"failed 3 times .* status 503: trouble number 503.* is kept"):
         ask(engine)
     assert len(asked(starts)) == 3
-
-
-def test_restarts_are_bounded_and_the_message_has_the_servers_last_lines(
-    make: Make, llama: Path, launch: Launch, starts: Path
-):
-    engine = loaded(make({"FAKE_FAILS": "die " * 9}, replace(launch, restarts=2)), llama)
-    with pytest.raises(EngineError, match=r"died 3 times \(launch\.restarts is 2\)(?s:.*)loading"):
-        ask(engine)
-    assert len(pids(starts)) == 3
 
 
 def test_a_bad_request_is_never_tried_again(make: Make, llama: Path, starts: Path):
@@ -276,55 +159,6 @@ def test_weights_reach_every_server(make: Make, llama: Path):
     assert asyncio.run(engine.health()) == "M7"
 
 
-def test_a_server_that_fails_to_start_shows_its_last_lines(make: Make, llama: Path):
-    with pytest.raises(EngineError, match=r"exit code 1 before it was healthy(?s:.*)buy more"):
-        loaded(make({"FAKE_BROKEN": "1"}), llama)
-
-
-def test_a_server_that_takes_too_long_is_ended(make: Make, llama: Path, launch: Launch, starts: Path):
-    engine = make({"FAKE_SLEEP": "60"}, replace(launch, start_timeout=1.0))
-    with pytest.raises(EngineError, match=r"launch\.start_timeout of 1 s"):
-        loaded(engine, llama)
-    assert all(gone(pid) for pid in pids(starts))  # on a busy machine it had no time to leave its mark
-
-
-@pytest.mark.parametrize("stubborn", [False, True])
-def test_close_ends_its_own_server_and_no_other(stubborn: bool, make: Make, llama: Path, starts: Path):
-    other = loaded(make(), llama)
-    engine = loaded(make({"FAKE_STUBBORN": "1"} if stubborn else None), llama)
-    mine, theirs = (httpx.get(f"{e._fleet.servers[0].url}/pid").json() for e in (engine, other))
-    asyncio.run(engine.close())
-    assert gone(mine) and alive(theirs)
-    assert ask(other) == EXPECTED
-
-
-def own(launch: Launch, folder: Path, end: str, ready: Any) -> None:
-    """A process that starts a server and then comes to its end."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
-    engine = loaded(SGLangEngine(launch=launch), folder)
-    ready.set()
-    if end == "error":
-        raise RuntimeError("something else")
-    if end == "signal":
-        time.sleep(600)
-    assert engine.served_version == "M1"
-
-
-@pytest.mark.parametrize("end", ["success", "error", signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_the_server_ends_with_its_owner_in_whatever_way(end: Any, launch: Launch, llama: Path, starts: Path):
-    processes = multiprocessing.get_context("forkserver")  # a fork of this process could hang on a lock of its threads
-    processes.set_forkserver_preload([__name__])  # each fresh interpreter would take seconds to import everything
-    ready, word = processes.Event(), end if isinstance(end, str) else "signal"
-    owner = processes.Process(target=own, args=(launch, llama, word, ready))
-    owner.start()
-    assert ready.wait(60) and owner.pid is not None
-    if not isinstance(end, str):
-        os.kill(owner.pid, end)
-    owner.join(60)
-    assert (owner.exitcode == 0) == (end == "success")
-    assert gone(pids(starts)[0])
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -338,12 +172,6 @@ def test_the_server_ends_with_its_owner_in_whatever_way(end: Any, launch: Launch
 def test_settings_that_cannot_work_are_named(options: dict[str, Any], message: str):
     with pytest.raises(EngineError, match=message):
         SGLangEngine(**options)
-
-
-def test_a_missing_program_says_how_to_get_it(llama: Path, launch: Launch):
-    engine = SGLangEngine(launch=replace(launch, command="no-such-program"))
-    with pytest.raises(EngineError, match=r"launch\.command is 'no-such-program'.*make sglang"):
-        loaded(engine, llama)
 
 
 def test_pauses_double_up_to_a_limit():
