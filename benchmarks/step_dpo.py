@@ -61,12 +61,10 @@ def main() -> None:
         for steps in options.steps:
             groups = random_groups(steps, count, options.shape)
             jobs[steps] = Job(str(model), tuple(groups), options.batch, options.row_tokens)
-        results = {
-            steps: compare(job, options.micro_batch, options.repeats if steps == FOCUS else 1)
-            for steps, job in sorted(jobs.items())
-        }
-    for result in results.values():
-        Console().print(table(result))
+        results = {}
+        for steps, job in jobs.items():
+            results[steps] = compare(steps, job, options.micro_batch, options.repeats if steps == FOCUS else 1)
+            Console().print(table(results[steps]))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         sweep = {steps: figures(result) for steps, result in results.items()}
@@ -133,10 +131,10 @@ def growing(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return chain
 
 
-def compare(job: Job, micro_batch: int, repeats: int) -> dict[str, Any]:
+def compare(steps: int, job: Job, micro_batch: int, repeats: int) -> dict[str, Any]:
     """Medians of every way's seconds and peak memory, its tokens and its losses; the ways take turns.
 
-    `None` is a way that was killed: it is not tried again.
+    `steps` is how many a trajectory has; `None` is a way that was killed, which is not tried again.
     """
     ways: dict[str, Callable[[], dict[str, Any] | None]] = {
         f"TRL, {micro_batch} pairs at a time": partial(in_own_process, by_trl, job, micro_batch),
@@ -148,10 +146,11 @@ def compare(job: Job, micro_batch: int, repeats: int) -> dict[str, Any]:
     for _ in range(repeats):
         for name, measure in ways.items():
             if None not in runs[name]:
-                runs[name].append(measure())
+                runs[name].append(run := measure())
+                Console().print(f"{steps} steps, {name}:", f"{run['seconds']:.1f} s" if run else "killed")
     return {
         "pairs": len(pairs_of(job)),
-        "steps": len(job.groups[0]),
+        "steps": steps,
         "ways": {
             name: medians([run for run in found if run]) if None not in found else None for name, found in runs.items()
         },
