@@ -61,6 +61,7 @@ class DecodeBatch:
         self._model, self._device, self.arena = model, shape.device, Arena(shape)
         self._max_rows, self._max_tokens, self._eos, self._piece = max_rows, max_tokens, eos, piece
         self._branches: list[Branch] = []  # branch i has row i of the arena
+        self._drawn: list[Drawn] = []  # by the last step, for every branch
         self.count = 0
 
     def room(self, columns: int) -> int:
