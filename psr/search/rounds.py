@@ -93,21 +93,17 @@ def _question(
 ) -> Question | None:
     """The next question on who comes first, or None where that is settled.
 
-    `hope[i]` is the rank of i if all that is open goes its way, `fear[i]` if nothing does; smaller comes first. The
-    first questions are about the one that is ahead, about pairs that are half asked, about its closest rivals.
+    `hope[i]` is the rank of i, a score and an index, if all that is open goes its way, `fear[i]` if nothing does;
+    smaller comes first. The first questions are about the one that promises most, half way between the two, and about
+    its closest rivals: their verdicts put it ahead and the others behind at once. Any order is exact.
     """
     leader = min(fear, key=lambda i: fear[i])
     rivals = [i for i in hope if i != leader and hope[i] < fear[leader]]
     if not rivals:
         return None
-    open_pairs = [(pair, questions.to_ask[0]) for pair, questions in pairs.items() if questions.to_ask]
-    about = {leader, *rivals}
-
-    def urgency(item: tuple[frozenset[int], Question]) -> tuple[bool, bool, tuple[tuple[int, int], ...], Question]:
-        pair, question = item
-        return leader not in pair, not pairs[pair].asked, tuple(sorted(hope[i] for i in pair)), question
-
-    return min((item for item in open_pairs if item[0] & about), key=urgency)[1]
+    promise = {i: (hope[i][0] + fear[i][0], hope[i]) for i in hope}
+    open_pairs = [(pair, known.to_ask[0]) for pair, known in pairs.items() if known.to_ask and pair & {leader, *rivals}]
+    return min(open_pairs, key=lambda item: (sorted(promise[i] for i in item[0]), item[1]))[1]
 
 
 def knockout(counts: Mapping[int, int], orders: Orders) -> Rounds:

@@ -57,6 +57,14 @@ def test_adaptive_finds_the_best_the_worst_and_the_ties_of_the_full_table(orders
     assert fewer > 60 and tied > 15
 
 
+def test_adaptive_spares_a_quarter_of_the_questions_on_eight_different_candidates():
+    rng, asked = random.Random(4), 0
+    for _ in range(60):
+        candidates = tuple(candidate(text) for text in "abcdefgh")
+        asked += len(judged(candidates, random_table(rng, candidates, 0.2), "adaptive", "both"))
+    assert asked < 0.75 * 60 * 8 * 7
+
+
 @pytest.mark.parametrize("orders", ["both", "one"])
 def test_adaptive_asks_nothing_once_every_completion_of_the_table_agrees(orders: Orders):
     """Before its last round there is a way to fill the rest of the table that changes the best or the worst."""
