@@ -29,8 +29,8 @@ from psr.modules.policy import load_policy, load_tokenizer
 PAGE = 16
 """Tokens of a page of the paged cache: prefixes are shared by whole pages, and prompts are short."""
 CACHE_TOKENS, BATCH_TOKENS = 8192, 64
-"""Without a GPU every token of a step attends, under a mask, to all cached tokens of the step's requests: few requests a
-step are faster. Of 32, 64, 256 and 1024, 64 was the fastest."""
+"""Without a GPU every token of a step attends, under a mask, to all cached tokens of the step's requests: small steps
+are faster. Of 32, 64, 256 and 1024 tokens a step, 64 was the fastest."""
 
 
 class Draw(LogitsProcessor):
