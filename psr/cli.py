@@ -3,6 +3,7 @@
     psr fit --config ...       one stage, plain LightningCLI
     psr run RECIPE_FOLDER      all stages of a recipe, resumable
     psr data / psr model       make what the stages read
+    psr search                 solve problems by test-time search
     psr serve                  an SGLang server for several runs
 
 Every command is a function with typed arguments; jsonargparse makes the command line, the help and the checks.
@@ -36,6 +37,7 @@ def lightning_cli(args: list[str]) -> None:
 def commands() -> dict[str, Any]:
     """The commands besides LightningCLI's, by name; a nested dictionary is a group."""
     from psr.commands import data, model
+    from psr.commands.search import search
     from psr.commands.serve import serve
     from psr.run import run
 
@@ -43,6 +45,7 @@ def commands() -> dict[str, Any]:
         "run": run,
         "data": {"arithmetic": data.arithmetic, "eft": data.eft, "split": data.split},
         "model": {"init": model.init, "fetch": model.fetch},
+        "search": search,
         "serve": serve,
     }
 
