@@ -26,7 +26,8 @@ from psr.modules.policy import check_folder, load_tokenizer
 from psr.prompts import Prompts
 from psr.records import Problem, StepPair, Trajectory, step_pairs
 from psr.run_folder import RunFolder, add_search
-from psr.search.judges import JudgeSettings, Verifier, build_judge
+from psr.search.judges import Judge, JudgeSettings, Verifier, build_judge
+from psr.search.prm import PRM, PRMJudge
 from psr.search.run import for_each
 from psr.search.statistics import search_summary
 from psr.search.step_search import SearchSettings, step_search
@@ -44,6 +45,7 @@ class SelfRewardingDataModule(LightningDataModule):
         search: how a problem is searched.
         judge: who judges.
         verifier: exact verifier of a step, for the judge of kind "verifier" only.
+        prm: process reward model, for the judge of kind "prm" only.
         min_margin: a pair is kept if the scores of best and worst differ by at least so much.
         batch_size: step pairs per batch.
         concurrency: problems under way at the same time.
@@ -61,6 +63,7 @@ class SelfRewardingDataModule(LightningDataModule):
         search: SearchSettings | None = None,
         judge: JudgeSettings | None = None,
         verifier: Verifier | None = None,
+        prm: PRM | None = None,
         min_margin: int = 1,
         batch_size: int = 32,
         concurrency: int = 512,
@@ -71,6 +74,7 @@ class SelfRewardingDataModule(LightningDataModule):
         self.initial, self.problems_path, self.run = check_folder(model), problems, RunFolder(Path(run_dir))
         self.engine, self.problems_per_iteration = engine, problems_per_iteration
         self.search, self.judge, self.verifier = search or SearchSettings(), judge or JudgeSettings(), verifier
+        self.prm = prm
         self.min_margin, self.batch_size, self.concurrency, self.seed = min_margin, batch_size, concurrency, seed
         self.prompts = prompts or Prompts()
 
@@ -96,6 +100,8 @@ class SelfRewardingDataModule(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         asyncio.run(self.engine.close())
+        if self.prm is not None:
+            asyncio.run(self.prm.engine.close())
 
     async def serve(self, number: int) -> None:
         """Have the engine serve M`number`, if it does not already."""
@@ -133,9 +139,17 @@ class SelfRewardingDataModule(LightningDataModule):
             )
         return pairs
 
+    async def build_judge(self) -> Judge:
+        """The judge of the settings, ready to be asked."""
+        if self.judge.kind != "prm" or self.prm is None:
+            return build_judge(self.judge, self.engine, self.encoder, self.verifier)
+        await self.prm.load()
+        judge = PRMJudge(self.prm, self.judge.orders, self.prm.margin)
+        return build_judge(self.judge, self.engine, self.encoder, self.verifier, judge)
+
     async def _search(self, problems: list[Problem], number: int, journal: TraceJournal) -> None:
         """Search `problems` and note every one in the journal as it is done."""
-        judge = build_judge(self.judge, self.engine, self.encoder, self.verifier)
+        judge = await self.build_judge()
         started, before = time.monotonic(), dict(self.engine.usage)
 
         def keep(trajectory: Trajectory) -> None:
