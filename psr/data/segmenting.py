@@ -16,7 +16,8 @@ FORMULA = re.compile(
     re.DOTALL,
 )
 DISPLAY = re.compile(r"\$\$.+?\$\$|\\\[.+?\\\]|\\begin\{(\w+\*?)\}.+?\\end\{\1\}", re.DOTALL)
-SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s+(?=[\"'(\[]*[A-Z0-9$\\])|\n\s*\n")
+SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s+(?=[\"'(\[]*[A-Z0-9$\\])|\n\s*\n|(?<=[^\s,:;=+*/(-])[ \t]*\n(?=[A-Z])")
+FORMULA_END = re.compile(r"\.\s*(?:\\\]|\$\$?|\\end\{\w+\*?\})\s*(?=[A-Z$])")
 ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:(?i:mr|mrs|ms|dr|st|vs|e\.g|i\.e|cf|approx|fig|eq)|[A-Z])\.$|^\s*\d{1,2}\.$", re.M
 )
@@ -29,13 +30,17 @@ def by_lines(solution: str) -> list[str]:
 
 
 def by_sentences(solution: str) -> list[str]:
-    """One step a sentence or paragraph; formulas and the dots of numbers, initials and abbreviations end none."""
+    """One step a sentence or paragraph, or a line before one with a capital, for those who write no full stops.
+
+    Dots inside formulas, numbers, initials and abbreviations end none; a formula that itself ends in one does.
+    """
     ends = [
         match.span()
         for match in SENTENCE_END.finditer(solution)
         if match[0].isspace() or not ABBREVIATION.search(solution[: match.start() + 1])
     ]
-    return _cut(solution, FORMULA, ends)
+    ends += [(match.end(), match.end()) for match in FORMULA_END.finditer(solution)]
+    return _cut(solution, FORMULA, sorted(ends))
 
 
 def _cut(text: str, whole: re.Pattern[str], cuts: Sequence[tuple[int, int]]) -> list[str]:

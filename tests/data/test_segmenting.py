@@ -12,9 +12,17 @@ from psr.data.segmenting import by_lines, by_sentences, keeps_box, parse_steps, 
         ("It is 3.5 m. So 7 m.", ["It is 3.5 m.", "So 7 m."]),
         ("Mr. Fox and J. Smith, e.g. Anna. They go.", ["Mr. Fox and J. Smith, e.g. Anna.", "They go."]),
         ("Let $f(x) = 1. X$ be given. Then $x!$ Yes.", ["Let $f(x) = 1. X$ be given.", "Then $x!$ Yes."]),
+        ("It is 3+4 = 7\nThen 7-5 = 2", ["It is 3+4 = 7", "Then 7-5 = 2"]),
+        ("We add\nthe numbers,\nAnn's first", ["We add the numbers, Ann's first"]),
+        (
+            "So \\[x. Y\n=2.\\]Then \\[z\\]Q and $$a.$$\nSo $b$.",
+            ["So \\[x. Y =2.\\]", "Then \\[z\\]Q and $$a.$$", "So $b$."],
+        ),
+        ("Then $(-2)5 = 0.$ Solving, $X. Y$ is.", ["Then $(-2)5 = 0.$", "Solving, $X. Y$ is."]),
+        ("Pay 5 m. $X$ is.", ["Pay 5 m.", "$X$ is."]),
         ("A\nline. And\n\nanother", ["A line.", "And", "another"]),
         ('He said "no." Then he left!', ['He said "no."', "Then he left!"]),
-        ("We get\n\\[ a. \n\n B \\]\nSo it is.", ["We get \\[ a. B \\] So it is."]),
+        ("We get\n\\[ a. \n\n B \\]\nSo it is.", ["We get \\[ a. B \\]", "So it is."]),
     ],
 )
 def test_sentences(text: str, steps: list[str]):
