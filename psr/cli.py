@@ -49,6 +49,7 @@ def commands() -> dict[str, Any]:
             "eft": {"verifier": eft.verifier, "prm800k": eft.prm800k, "search": eft.search},
             "export": export,
             "arithmetic": data.arithmetic,
+            "rate": data.rate,
             "split": data.split,
         },
         "model": {"init": model.init, "fetch": model.fetch},

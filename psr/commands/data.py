@@ -55,6 +55,25 @@ def arithmetic(
     print(f"{out}: " + ", ".join(f"{size} {name}" for name, size in sizes.items()))
 
 
+def rate(solutions: Path, out: Path) -> None:
+    """Rate the steps of arithmetic solutions with the exact verifier: trajectories for a process reward model.
+
+    Args:
+        solutions: JSONL of arithmetic chains with `id`, `problem`, `solution` (one step a line), right or wrong.
+        out: JSONL to write, in the format that PRMDataModule reads.
+    """
+    rows = []
+    for row in read_jsonl(solutions, ["id", "problem", "solution"]):
+        steps = row["solution"].split("\n")
+        ratings = [1 if family.is_right(row["problem"], steps[:i], step) else -1 for i, step in enumerate(steps)]
+        rated = zip(steps, ratings, strict=True)
+        chain = [{"completions": [{"text": step, "rating": rating, "chosen": True}]} for step, rating in rated]
+        rows.append({"id": row["id"], "problem": row["problem"], "steps": chain})
+    write_jsonl(out, rows)
+    steps_in_all = [step["completions"][0]["rating"] for row in rows for step in row["steps"]]
+    print(f"{out}: {len(rows)} solutions, {steps_in_all.count(1)} right steps and {steps_in_all.count(-1)} wrong ones")
+
+
 def split(
     solutions: Path,
     pairs: Path,

@@ -37,7 +37,7 @@ class JudgeSettings:
         seed: seed of the random judge.
     """
 
-    kind: Literal["self", "prm", "random", "verifier"] = "self"
+    kind: Literal["self", "random", "verifier", "prm"] = "self"
     verdicts: Literal["explain", "logprob"] = "explain"
     orders: Literal["both", "one"] = "both"
     max_tokens: int = 512

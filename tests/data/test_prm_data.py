@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from psr.commands.data import rate
 from psr.data.jsonl import DataError, write_jsonl
 from psr.data.prm import UNLABELLED, PRMDataModule, collate_packed, pack
 from psr.data.prm800k import RatedStep, RatedTrajectory, rated_pairs, read_trajectories
@@ -123,6 +124,15 @@ def test_a_row_of_another_shape_is_named(tmp_path: Path):
     write_jsonl(tmp_path / "rows.jsonl", [OURS, {"problem": "x", "solution": "y"}])
     with pytest.raises(DataError, match=r"rows\.jsonl, row 2: no rated trajectory"):
         read_trajectories(tmp_path / "rows.jsonl")
+
+
+def test_the_verifier_rates_every_step_on_the_result_before_it(tmp_path: Path):
+    solution = "a07+30=37\nb37-10=17\nc17+05=22 \\boxed{22}"
+    write_jsonl(tmp_path / "ift.jsonl", [{"id": "s", "problem": "07a+30b-10c+05", "solution": solution}])
+    rate(tmp_path / "ift.jsonl", tmp_path / "rated.jsonl")
+    [one] = read_trajectories(tmp_path / "rated.jsonl")
+    assert [step.candidates[0][1] for step in one.steps] == [1, -1, 1], "a slip, and right steps before and after it"
+    assert [step.chosen for step in one.steps] == [0, 0, 0]
 
 
 def test_pairs_are_the_chosen_good_step_against_every_bad_one():
