@@ -14,14 +14,14 @@ from typing import Any
 from psr.commands.annotating import beside, read_benchmarks
 from psr.commands.eft_output import finish
 from psr.data import arithmetic as family
-from psr.data.annotated import EFTData, usable_pairs
+from psr.data.annotated import SCHEMA, EFTData, usable_pairs
 from psr.data.annotator.settings import Endpoint
 from psr.data.eft import verified_pairs
 from psr.data.journal import LineJournal
 from psr.data.jsonl import DataError
 from psr.data.prm800k import rated_pairs, read_trajectories
 from psr.data.problems import read_problems
-from psr.data.tables import read_table, write_table
+from psr.data.tables import is_table, read_table, write_table
 from psr.encoding import Encoder
 from psr.engines.base import Engine
 from psr.errors import NoPairsError
@@ -94,7 +94,7 @@ def verifier(
     print(f"{len(rows)} pairs of a right and a wrong step, from {len(trajectories)} problems")
     chosen = rng.sample(rows, min(limit or len(rows), len(rows)))
     if annotator is None and not heldout:
-        write_table(out, chosen)
+        write_table(out, [{"schema": SCHEMA, **row} for row in chosen])
         print(f"{out}: {len(chosen)} pairs")
     else:
         finish(chosen, EFTData(), out, prompts, annotator, heldout, dry_run, seed, f"verifier, steps of {model}")
@@ -114,8 +114,8 @@ def prm800k(
     """Make judge data of step ratings by people: at the same prefix one step rated good and one rated bad.
 
     Args:
-        ratings: file of rated trajectories (PRM800K's format or ours), or of pairs (`problem`, `previous_steps`,
-            `chosen`, `rejected`).
+        ratings: "prm800k" or another hub set, a file of rated trajectories (PRM800K's format or ours), or of pairs
+            (`problem`, `previous_steps`, `chosen`, `rejected`).
         out: .jsonl or .parquet to write; rejects, held-out pairs and the data card go beside it.
         prompts: templates and step format.
         annotator: writes explanations, and must agree with the ratings; without one there are verdicts alone.
@@ -136,7 +136,7 @@ def prm800k(
 def read_pairs(ratings: Path) -> list[dict[str, Any]]:
     """The pairs of a file that holds pairs, or rated trajectories."""
     fields = ["problem", "previous_steps", "chosen", "rejected"]
-    if not all(name in read_table(ratings, [], fields)[0] for name in fields):
+    if not is_table(ratings) or not all(name in read_table(ratings, [], fields)[0] for name in fields):
         return [pair for trajectory in read_trajectories(ratings) for pair in rated_pairs(trajectory)]
     rows = read_table(ratings, fields, ["id"])
     return [{"id": row.get("id", f"{ratings.stem}/{i}"), **row} for i, row in enumerate(rows)]

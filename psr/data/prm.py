@@ -112,7 +112,7 @@ class PRMDataModule(LightningDataModule):
 
     Args:
         model: Hugging Face folder whose tokenizer is used; linked to the model's.
-        trajectories: file of rated trajectories, PRM800K's or ours, or of EFT pairs.
+        trajectories: "prm800k" or another hub set, or a file of rated trajectories, PRM800K's or ours, or EFT pairs.
         val_share: share of the problems that is held out.
         neutral: what the rating 0 becomes: "+", as in the paper of PRM800K, "-", or "skip".
         batch_size: trajectories per batch and device.

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from psr.data.jsonl import DataError
-from psr.data.tables import read_table
+from psr.data.sources import find_source, hub_rows
+from psr.data.tables import is_table, read_table
+
+FIELDS = ("id", "problem", "steps", "question", "label", "previous_steps", "chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,20 @@ class RatedTrajectory:
 
 
 def read_trajectories(path: str | Path) -> list[RatedTrajectory]:
-    """The trajectories of a file in any of the formats. Raises DataError on a row of another shape."""
-    pair = ["previous_steps", "chosen", "rejected"]
-    rows = read_table(path, [], ["id", "problem", "steps", "question", "label", *pair])
+    """The trajectories of a file in any of the formats, or of a hub set ("prm800k" for short).
+
+    Raises:
+        DataError: no such file or set, or a row of another shape.
+    """
+    if is_table(path):
+        rows = read_table(path, [], FIELDS)
+    else:
+        rows = [{name: row.get(name) for name in FIELDS if row.get(name) is not None} for row in _hub(path)]
     return [_trajectory(path, number, row) for number, row in enumerate(rows)]
+
+
+def _hub(name: str | Path) -> Iterator[dict[str, Any]]:
+    return hub_rows(find_source(str(name)))
 
 
 def _trajectory(path: str | Path, number: int, row: dict[str, Any]) -> RatedTrajectory:

@@ -44,11 +44,14 @@ def by_sentences(solution: str) -> list[str]:
 
 
 def _cut(text: str, whole: re.Pattern[str], cuts: Sequence[tuple[int, int]]) -> list[str]:
-    """The pieces between the cuts (start, end) that do not lie inside a match of `whole`; white space is joined."""
+    """The pieces between the cuts (start, end) that do not lie inside a match of `whole`.
+
+    White space is joined and step marks are dropped, since the step format has its own.
+    """
     kept = [match.span() for match in whole.finditer(text)]
     ends = [end for start, end in cuts if not any(low <= start < high for low, high in kept)]
     pieces = (text[low:high] for low, high in zip([0, *ends], [*ends, len(text)], strict=True))
-    return [step for piece in pieces if (step := " ".join(piece.split()))]
+    return [step for piece in pieces if (step := " ".join(STEP_MARK.sub("", piece).split()))]
 
 
 def parse_steps(reply: str) -> list[str]:

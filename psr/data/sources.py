@@ -57,6 +57,7 @@ KNOWN = {
     "gsm8k": Source("openai/gsm8k", "main", columns={**QUESTION, "solution": "answer"}, answer="hashes"),
     "math": Source("DigitalLearningGmbH/MATH-lighteval", answer="boxed"),
     "numinamath": Source("AI-MO/NuminaMath-CoT", answer="boxed", streaming=True),
+    "prm800k": Source("tasksource/PRM800K"),
     "gsm8k-test": Source("openai/gsm8k", "main", "test", {**QUESTION, "solution": "answer"}, "hashes"),
     "math-test": Source("DigitalLearningGmbH/MATH-lighteval", split="test", answer="boxed"),
     "math500": Source("HuggingFaceH4/MATH-500", split="test", columns={"id": "unique_id"}),
@@ -67,7 +68,7 @@ KNOWN = {
     "aime2024": Source("HuggingFaceH4/aime_2024"),
     "amc2023": Source("math-ai/amc23", split="test", columns=QUESTION),
 }
-"""Sources by a short name: training sets, then the benchmarks."""
+"""Sources by a short name: training sets (prm800k has ratings instead of solutions), then the benchmarks."""
 BENCHMARKS = ("gsm8k-test", "math-test", "math500", "gaokao2023en", "olympiadbench", "aime2024", "amc2023")
 
 
@@ -90,7 +91,7 @@ def read_source(source: str | Source) -> Iterator[dict[str, str]]:
     elif is_table(source.path):
         rows = iter(_file_rows(source))
     else:
-        rows = _hub_rows(source)
+        rows = hub_rows(source)
     for number, row in enumerate(islice(rows, source.limit)):
         yield _in_schema(source, number, row)
 
@@ -108,7 +109,8 @@ def _file_rows(source: Source) -> list[dict[str, Any]]:
     return read_table(source.path, [theirs["problem"]], [*theirs.values(), "source"])
 
 
-def _hub_rows(source: Source) -> Iterator[dict[str, Any]]:
+def hub_rows(source: Source) -> Iterator[dict[str, Any]]:
+    """The rows of a hub set as they are. Raises DataError as `read_source`."""
     try:
         rows = load_dataset(source.path, source.name, split=source.split, streaming=source.streaming)
     except (OSError, ValueError) as error:

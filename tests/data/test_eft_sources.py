@@ -21,6 +21,7 @@ from psr.encoding import Encoder
 from psr.errors import NoPairsError
 from psr.prompts import Prompts
 from psr.search.prm import PRM
+from psr.search.step_search import SearchSettings
 from psr.search.tree_search import TreeSettings
 from tests.data.annotator.endpoint import FakeEndpoint, serving
 from tests.recipes.tiny_run import ROOT
@@ -207,3 +208,36 @@ def test_prm800k_itself_gives_pairs(tmp_path: Path):
     assert len(training) > 2000 and len(held) >= 200
     assert not {row["problem"] for row in training} & {row["problem"] for row in held}
     assert len(read_jsonl(PRM800K, ["id"])) == 942
+
+
+# From the exact verifier
+
+RIGHT = ("a07+30=37", "b37-10=27 \\boxed{27}")
+
+
+def chain_steps(prompt: str, sampling: Any) -> list[str]:
+    if prompt.count("\n") == 1:
+        return [RIGHT[0] + "\n", "a07+30=47\n"]
+    return [RIGHT[1] + END, "b37-10=17 \\boxed{17}" + END]
+
+
+def knows(prompt: str) -> str:
+    a, _ = (line[2:] for line in prompt.splitlines()[-2:])
+    return f"I added. [[{'A' if a in RIGHT else 'B'}]]"
+
+
+@pytest.mark.parametrize("annotated", [False, True])
+def test_verified_pairs_are_explained_by_the_generator_or_by_an_annotator(
+    llama: Path, encoder: Encoder, tmp_path: Path, annotated: bool
+):
+    write_jsonl(tmp_path / "problems.jsonl", [{"id": "p", "problem": "07a+30b-10"}])
+    out, engine = tmp_path / "eft.jsonl", ScriptedEngine(encoder.tokenizer, chain_steps)
+    with serving(FakeEndpoint(answer=knows)) as server:
+        endpoint = Endpoint(server.url, "m") if annotated else None
+        settings = SearchSettings(width=2, ties="advance")
+        problems = tmp_path / "problems.jsonl"
+        eft.verifier(llama, problems, out, engine, settings, encoder.prompts, annotator=endpoint)
+    made = read_jsonl(out, ["schema", "chosen", "rejected", "explanations"])
+    assert {row["chosen"] for row in made} == set(RIGHT) and len(made) == 2
+    explained = {row["explanations"]["chosen_first"] for row in made}
+    assert explained == ({"I added. "} if annotated else {one for one in explained if ";" in one})

@@ -10,6 +10,7 @@ from psr.commands.data import rate
 from psr.data.jsonl import DataError, write_jsonl
 from psr.data.prm import UNLABELLED, PRMDataModule, collate_packed, pack
 from psr.data.prm800k import RatedStep, RatedTrajectory, rated_pairs, read_trajectories
+from psr.data.tables import write_table
 from psr.errors import UsageError
 from psr.evaluation.steps import step_baselines
 from psr.modules.policy import load_policy
@@ -109,6 +110,13 @@ def test_both_formats_are_read(tmp_path: Path, row: dict):
         assert one.steps[1] == RatedStep((("z", 0), ("h", 1)), 1), "what people wrote themselves is good, and chosen"
     else:
         assert one.steps[1:] == (RatedStep((("z", 0),), None),), "nothing follows a step that was not chosen"
+
+
+def test_a_set_of_the_hub_is_read(tmp_path: Path):
+    write_table(tmp_path / "set" / "train.parquet", [THEIRS])
+    write_jsonl(tmp_path / "rows.jsonl", [THEIRS])
+    [one] = read_trajectories(tmp_path / "set")
+    assert one == read_trajectories(tmp_path / "rows.jsonl")[0]
 
 
 def test_a_judged_pair_is_two_ratings_after_steps_without_one(tmp_path: Path, encoder: PRMEncoder):

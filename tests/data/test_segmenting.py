@@ -36,6 +36,7 @@ def test_sentences(text: str, steps: list[str]):
         ("a = 1\n\n  b =  2 \n", ["a = 1", "b = 2"]),
         ("so\n\\begin{align}x\n=1\\end{align}\nend", ["so", "\\begin{align}x =1\\end{align}", "end"]),
         ("it costs $3\nand $4", ["it costs $3", "and $4"]),
+        ("Step 1: a\n**Step 2.** b", ["a", "b"]),
         ("  \n", []),
     ],
 )
