@@ -1,6 +1,8 @@
 """What the data commands share: benchmarks, names of files beside the data, and asking an annotator for all of it."""
 
 import asyncio
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +11,9 @@ from psr.data.annotator.settings import Endpoint
 from psr.data.decontamination import Benchmarks
 from psr.data.sources import read_source
 from psr.search.run import for_each
+
+SAMPLE = 2**20
+"""Bytes at the beginning and at the end of a file of weights that are compared: training moves all of them."""
 
 
 def read_benchmarks(sources: Sequence[str] | None) -> Benchmarks:
@@ -19,6 +24,17 @@ def read_benchmarks(sources: Sequence[str] | None) -> Benchmarks:
 def beside(out: Path, ending: str) -> Path:
     """`<out without its ending>.<ending>`."""
     return out.with_name(f"{out.stem}.{ending}")
+
+
+def fingerprint(folder: Path) -> str:
+    """Tells the weights in a folder from others that stood under the same name, without reading all of them."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {path.stat().st_size}".encode() + file.read(SAMPLE))
+            file.seek(-min(SAMPLE, path.stat().st_size), os.SEEK_END)
+            digest.update(file.read())
+    return f"{folder} {digest.hexdigest()[:16]}"
 
 
 def ask_all(endpoint: Endpoint, asked: Sequence[str], journal: Path, title: str) -> tuple[list[str], str]:

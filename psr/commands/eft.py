@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from psr.commands.annotating import beside, read_benchmarks
+from psr.commands.annotating import beside, fingerprint, read_benchmarks
 from psr.commands.eft_output import finish
 from psr.data import arithmetic as family
 from psr.data.annotated import SCHEMA, EFTData, usable_pairs
@@ -205,10 +205,12 @@ def grow(
 ) -> list[SearchedTree]:
     """The trees of all problems, in order; those that the journal has are not searched again."""
     journal = LineJournal(beside(out, "trees.jsonl"))
-    made_by = {"model": str(model), "prm": str(prm.model), "search": asdict(settings)}
+    made_by = {"model": fingerprint(model), "prm": fingerprint(prm.model), "search": asdict(settings)}
     for row in journal.rows:
         if row["made_by"] != made_by:
-            raise DataError(f"{journal.path} holds trees of other settings, {row['made_by']}: choose another out")
+            raise DataError(
+                f"{journal.path} holds trees of other models or settings, {row['made_by']}: choose another out"
+            )
     done = {row["problem"]["id"] for row in journal.rows}
 
     async def run() -> None:

@@ -11,7 +11,7 @@ from psr.data.annotator.settings import Endpoint
 from psr.data.card import counted, lengths, table, write_card
 from psr.data.jsonl import write_jsonl
 from psr.data.tables import write_table
-from psr.errors import NoPairsError
+from psr.errors import NoPairsError, UsageError
 from psr.prompts import Prompts
 
 
@@ -42,6 +42,8 @@ def finish(
         reasons = ", ".join(f"{row['rows']} {row['reason']}" for row in counted("reason", reasons_of(data)))
         raise NoPairsError(f"no pair is left for {out}: {reasons or 'there was none to begin with'}")
     training, held = split_by_problem(data.rows, heldout, seed)
+    if not training:
+        raise UsageError(f"heldout is {heldout}, and only {len(held)} pairs are left: hold out fewer, or make more")
     write_table(out, training)
     if heldout:
         write_table(out.with_name(f"{out.stem}.heldout{out.suffix}"), held)

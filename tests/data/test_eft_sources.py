@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +19,12 @@ from psr.data.decontamination import Benchmarks
 from psr.data.jsonl import DataError, read_jsonl, write_jsonl
 from psr.data.sft import eft_samples
 from psr.encoding import Encoder
-from psr.errors import NoPairsError
+from psr.errors import NoPairsError, UsageError
 from psr.prompts import Prompts
 from psr.search.prm import PRM
 from psr.search.step_search import SearchSettings
 from psr.search.tree_search import TreeSettings
+from tests.conftest import PolicyMaker
 from tests.data.annotator.endpoint import FakeEndpoint, serving
 from tests.recipes.tiny_run import ROOT
 from tests.scripted import END, ScriptedEngine
@@ -143,6 +145,12 @@ def test_the_split_is_the_same_whatever_the_order_of_problems():
     assert names[0] == names[1]
 
 
+def test_more_held_out_than_there_is_is_an_error(pairs: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match="heldout is 99, and only 12 pairs are left"):
+        eft.prm800k(pairs, tmp_path / "eft.jsonl", heldout=99)
+    assert not (tmp_path / "eft.jsonl").exists()
+
+
 def test_nothing_left_says_why(annotator: FakeEndpoint, tmp_path: Path, prompts: Prompts):
     write_jsonl(tmp_path / "pairs.jsonl", [{**PAIRS[0], "chosen": "3"}])
     with pytest.raises(NoPairsError, match=r"no pair is left for .*: 1 orders disagree"):
@@ -196,8 +204,19 @@ def test_started_again_it_searches_only_what_is_missing(llama: Path, encoder: En
     assert len(policy.prompts) > 0 and all(prompt[0] in "45" for prompt in policy.prompts)
     policy, _ = grown(llama, encoder, out)
     assert policy.loaded == [], "nothing is missing: no model is loaded"
-    with pytest.raises(DataError, match="trees of other settings"):
+    with pytest.raises(DataError, match="trees of other models or settings"):
         grown(llama, encoder, out, search={"width": 2})
+
+
+def test_trees_of_a_model_that_was_trained_anew_are_not_taken(
+    llama: Path, make_policy: PolicyMaker, encoder: Encoder, tmp_path: Path
+):
+    model = tmp_path / "M"
+    shutil.copytree(llama, model)
+    grown(model, encoder, tmp_path / "eft.jsonl")
+    shutil.copytree(make_policy("llama", 1), model, dirs_exist_ok=True)
+    with pytest.raises(DataError, match="trees of other models or settings"):
+        grown(model, encoder, tmp_path / "eft.jsonl")
 
 
 @pytest.mark.skipif(not PRM800K.is_file(), reason="needs PRM800K")
