@@ -3,6 +3,7 @@
     psr fit --config ...       one stage, plain LightningCLI
     psr run RECIPE_FOLDER      all stages of a recipe, resumable
     psr data / psr model       make what the stages read
+    psr search                 solve problems by test-time search
     psr serve                  an SGLang server for several runs
 
 Every command is a function with typed arguments; jsonargparse makes the command line, the help and the checks.
@@ -38,6 +39,7 @@ def commands() -> dict[str, Any]:
     from psr.commands import data, eft, model
     from psr.commands.export import export
     from psr.commands.ift import ift, problems
+    from psr.commands.search import search
     from psr.commands.serve import serve
     from psr.run import run
 
@@ -53,6 +55,7 @@ def commands() -> dict[str, Any]:
             "split": data.split,
         },
         "model": {"init": model.init, "fetch": model.fetch},
+        "search": search,
         "serve": serve,
     }
 

@@ -60,6 +60,26 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     os.replace(partial, path)
 
 
+def read_appended(path: str | Path) -> list[dict[str, Any]]:
+    """The rows that `append_row` has written, none where there is no file. Half a last line, of a kill, is cut off."""
+    path = Path(path)
+    if not path.is_file():
+        return []
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if len(whole) < len(text):
+        os.truncate(path, len(whole))
+    return [row for _, row in _objects(path)]
+
+
+def append_row(path: str | Path, row: Mapping[str, Any]) -> None:
+    """Append one line; when this returns it survives the end of this process."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write one JSON document, or leave what was there."""
     path = Path(path)

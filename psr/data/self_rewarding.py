@@ -150,7 +150,7 @@ class SelfRewardingDataModule(LightningDataModule):
         if self.judge.kind != "prm" or self.prm is None:
             return build_judge(self.judge, self.engine, self.encoder, self.verifier)
         await self.prm.load()
-        judge = PRMJudge(self.prm, self.judge.orders, self.prm.margin)
+        judge = PRMJudge(self.prm, self.judge, self.prm.margin)
         return build_judge(self.judge, self.engine, self.encoder, self.verifier, judge)
 
     async def _search(self, problems: list[Problem], number: int, journal: TraceJournal) -> None:

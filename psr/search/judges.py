@@ -5,9 +5,9 @@ steps; none is ever handed an answer.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import permutations
 from typing import Literal, Protocol
 
 from psr.encoding import Encoder
@@ -15,6 +15,7 @@ from psr.engines.base import Engine, Origin, Sampling
 from psr.errors import UsageError
 from psr.prompts import VERDICTS
 from psr.records import Candidate, Judgement, Problem
+from psr.search.rounds import ROUNDS, Comparisons, Orders, Question, distinct
 
 
 class Judge(Protocol):
@@ -33,13 +34,17 @@ class JudgeSettings:
         verdicts: "explain" generates the explanation and parses the verdict; "logprob" compares the log-probabilities
             of the two verdict tokens right after the prompt, with no decoding.
         orders: "both" asks every pair in both orders and counts only agreement; "one" asks once.
+        comparisons: "round_robin" compares every pair of distinct candidates (the paper's); "adaptive" stops as soon as
+            the best and the worst are settled, the same ones with fewer questions; "knockout" is a tournament with
+            fewer questions still, whose best and worst may be others.
         max_tokens: an explanation that is longer has no verdict.
         seed: seed of the random judge.
     """
 
     kind: Literal["self", "random", "verifier", "prm"] = "self"
     verdicts: Literal["explain", "logprob"] = "explain"
-    orders: Literal["both", "one"] = "both"
+    orders: Orders = "both"
+    comparisons: Comparisons = "round_robin"
     max_tokens: int = 512
     seed: int = 0
 
@@ -48,20 +53,13 @@ Verifier = Callable[[str, Sequence[str], str], bool]
 """(problem, previous steps, candidate step) -> whether that step is right; exact, for procedural problems."""
 
 
-def comparisons(candidates: Sequence[Candidate], orders: str) -> Iterator[tuple[int, int]]:
-    """The questions to ask: every pair of distinct candidate texts, in both orders or one."""
-    firsts = {candidate.text: i for i, candidate in reversed(list(enumerate(candidates)))}
-    for i, j in combinations(sorted(firsts.values()), 2):
-        yield i, j
-        if orders == "both":
-            yield j, i
-
-
 def scores(candidates: Sequence[Candidate], judgements: Sequence[Judgement]) -> tuple[int, ...]:
     """Score(i) = number of j != i such that i is judged better than j (equation 2).
 
     A pair that was asked in both orders counts only where both verdicts name the same winner. Candidates of the same
-    text share their verdicts, and never beat each other.
+    text share their verdicts, and never beat each other. A pair that was not asked about counts for the one that beats
+    the other through others, if only one of them does: nothing after a round robin; after `adaptive` it changes
+    neither the best nor the worst, and `knockout` is made for it.
     """
     verdicts: dict[frozenset[int], list[int | None]] = {}
     for judgement in judgements:
@@ -71,7 +69,44 @@ def scores(candidates: Sequence[Candidate], judgements: Sequence[Judgement]) -> 
         if winners[0] is not None and len(set(winners)) == 1:
             [loser] = pair - {winners[0]}
             beats.add((candidates[winners[0]].text, candidates[loser].text))
+    asked = {frozenset(candidates[i].text for i in pair) for pair in verdicts}
+    texts = {candidate.text for candidate in candidates}
+    above = {text: _reached(text, beats) for text in texts}
+    for one, other in permutations(texts, 2):
+        if frozenset((one, other)) not in asked and other in above[one] and one not in above[other]:
+            beats.add((one, other))
     return tuple(sum((one.text, other.text) in beats for other in candidates) for one in candidates)
+
+
+def _reached(text: str, beats: Collection[tuple[str, str]]) -> set[str]:
+    """Who is beaten by `text`, or by somebody that it beats, and so on."""
+    reached: set[str] = set()
+    waiting = [text]
+    while waiting:
+        one = waiting.pop()
+        new = {loser for winner, loser in beats if winner == one} - reached
+        reached |= new
+        waiting.extend(new)
+    return reached
+
+
+async def hold(
+    candidates: Sequence[Candidate],
+    settings: JudgeSettings,
+    ask: Callable[[list[Question]], Awaitable[list[Judgement]]],
+) -> list[Judgement]:
+    """All judgements on the candidates, `ask`ed for round after round as `settings.comparisons` says."""
+    rounds = ROUNDS[settings.comparisons](distinct(candidates), settings.orders)
+    judgements: list[Judgement] = []
+    questions = next(rounds, [])
+    while questions:
+        replies = await ask(questions)
+        judgements += replies
+        try:
+            questions = rounds.send([judgement.winner for judgement in replies])
+        except StopIteration:
+            break
+    return judgements
 
 
 @dataclass(frozen=True)
@@ -85,21 +120,18 @@ class SelfJudge:
     async def __call__(
         self, problem: Problem, steps: Sequence[str], candidates: Sequence[Candidate]
     ) -> list[Judgement]:
-        asked = list(comparisons(candidates, self.settings.orders))
-        if not asked:
-            return []
         so_far = "".join(steps)
-        prompts = [
-            self.encoder.judge(problem.problem, so_far, candidates[i].text, candidates[j].text) for i, j in asked
-        ]
-        replies = await verdicts(self.engine, self.encoder, prompts, self.settings, problem.id)
-        winners = [
-            None if label is None else pair[VERDICTS.index(label)]
-            for pair, (label, _) in zip(asked, replies, strict=True)
-        ]
-        return [
-            Judgement(i, j, winner, text) for (i, j), winner, (_, text) in zip(asked, winners, replies, strict=True)
-        ]
+
+        async def ask(questions: list[Question]) -> list[Judgement]:
+            texts = [(candidates[i].text, candidates[j].text) for i, j in questions]
+            prompts = [self.encoder.judge(problem.problem, so_far, a, b) for a, b in texts]
+            replies = await verdicts(self.engine, self.encoder, prompts, self.settings, problem.id)
+            return [
+                Judgement(*question, None if label is None else question[VERDICTS.index(label)], text)
+                for question, (label, text) in zip(questions, replies, strict=True)
+            ]
+
+        return await hold(candidates, self.settings, ask)
 
 
 async def verdicts(
@@ -128,11 +160,14 @@ class RandomJudge:
     async def __call__(
         self, problem: Problem, steps: Sequence[str], candidates: Sequence[Candidate]
     ) -> list[Judgement]:
-        judgements = []
-        for i, j in comparisons(candidates, self.settings.orders):
+        async def ask(questions: list[Question]) -> list[Judgement]:
+            return [Judgement(i, j, toss(i, j), "coin toss") for i, j in questions]
+
+        def toss(i: int, j: int) -> int:
             key = f"{self.settings.seed}/{problem.id}/{''.join(steps)}/{candidates[i].text}/{candidates[j].text}"
-            judgements.append(Judgement(i, j, random.Random(key).choice((i, j)), "coin toss"))
-        return judgements
+            return random.Random(key).choice((i, j))
+
+        return await hold(candidates, self.settings, ask)
 
 
 @dataclass(frozen=True)
@@ -146,10 +181,14 @@ class VerifierJudge:
         self, problem: Problem, steps: Sequence[str], candidates: Sequence[Candidate]
     ) -> list[Judgement]:
         right = [self.verifier(problem.problem, steps, candidate.text) for candidate in candidates]
-        return [
-            Judgement(i, j, None if right[i] == right[j] else (i if right[i] else j), "verifier")
-            for i, j in comparisons(candidates, self.settings.orders)
-        ]
+
+        async def ask(questions: list[Question]) -> list[Judgement]:
+            winners = (None if right[i] == right[j] else i if right[i] else j for i, j in questions)
+            return [
+                Judgement(*question, winner, "verifier") for question, winner in zip(questions, winners, strict=True)
+            ]
+
+        return await hold(candidates, self.settings, ask)
 
 
 def build_judge(

@@ -15,7 +15,8 @@ from psr.errors import UsageError
 from psr.modules.policy import check_folder, load_tokenizer
 from psr.prm_encoding import TEMPLATE, PRMEncoder
 from psr.records import Candidate, Judgement, Problem
-from psr.search.judges import comparisons
+from psr.search.judges import JudgeSettings, hold
+from psr.search.rounds import Question, distinct
 
 
 class StepScorer(Protocol):
@@ -66,20 +67,23 @@ class PRMJudge:
     """The candidate with the greater score wins, if by more than `margin`; it plugs into every search."""
 
     scorer: StepScorer
-    orders: str = "one"
+    settings: JudgeSettings
     margin: float = 0.0
 
     async def __call__(
         self, problem: Problem, steps: Sequence[str], candidates: Sequence[Candidate]
     ) -> list[Judgement]:
-        asked = list(comparisons(candidates, self.orders))
-        if not asked:
+        if len(distinct(candidates)) < 2:
             return []
         plus = await self.scorer(problem, steps, [candidate.text for candidate in candidates])
-        return [
-            Judgement(i, j, _winner(i, j, plus, self.margin), f'P("+") {plus[i]:.4f} against {plus[j]:.4f}')
-            for i, j in asked
-        ]
+
+        async def ask(questions: list[Question]) -> list[Judgement]:
+            return [
+                Judgement(i, j, _winner(i, j, plus, self.margin), f'P("+") {plus[i]:.4f} against {plus[j]:.4f}')
+                for i, j in questions
+            ]
+
+        return await hold(candidates, self.settings, ask)
 
 
 def _winner(i: int, j: int, plus: Sequence[float], margin: float) -> int | None:

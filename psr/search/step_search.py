@@ -64,15 +64,12 @@ async def step_search(
         steps = [nodes[i].candidates[nodes[i].chosen] for i in solution]
         prefix = prompt + tuple(token for step in steps for token in step.token_ids)
         try:
-            sampling = _sampling(problem, iteration, encoder, settings)
-            [completions] = await engine.generate([prefix], sampling, Origin(problem.id, "candidates"))
+            candidates, made_by = await sample_steps(problem, prefix, iteration, engine, encoder, settings)
         except PromptTooLong:
             if not steps:
                 raise
             break
-        versions.update(c.weights_version for c in completions)
-        cut = (encoder.step(c.token_ids, c.logprob, c.finish_reason) for c in completions)
-        candidates = tuple(candidate for candidate in cut if candidate is not None)
+        versions |= made_by
         try:
             judgements = await judge(problem, [step.text for step in steps], candidates)
         except PromptTooLong:
@@ -91,6 +88,19 @@ async def step_search(
     last = nodes[solution[-1]] if solution else None
     finished = last is not None and last.candidates[last.chosen].final
     return Trajectory(problem, prompt, tuple(nodes), finished, "".join(versions), time.monotonic() - started)
+
+
+async def sample_steps(
+    problem: Problem, prefix: Sequence[int], number: int, engine: Engine, encoder: Encoder, settings: SearchSettings
+) -> tuple[tuple[Candidate, ...], set[str]]:
+    """Candidates for the step after `prefix`, and the weights versions that made them.
+
+    `number` tells expansions of a problem apart: each has a seed of its own. Raises PromptTooLong.
+    """
+    sampling = _sampling(problem, number, encoder, settings)
+    [completions] = await engine.generate([prefix], sampling, Origin(problem.id, "candidates"))
+    cut = (encoder.step(c.token_ids, c.logprob, c.finish_reason) for c in completions)
+    return tuple(one for one in cut if one is not None), {c.weights_version for c in completions}
 
 
 def expand(

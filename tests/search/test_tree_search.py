@@ -14,12 +14,14 @@ from psr.engines.local import LocalEngine
 from psr.errors import UsageError
 from psr.modules.policy import load_policy
 from psr.records import Problem
+from psr.search.judges import JudgeSettings
 from psr.search.prm import PRM, PRMJudge
 from psr.search.step_search import SearchSettings, step_search
 from psr.search.tree_search import SearchedTree, TreeSettings, layer_pairs, tree_from_json, tree_search
 from tests.scripted import END, ScriptedEngine, candidate
 
 PROBLEM = Problem("p", "1+2+3")
+ONE = JudgeSettings("prm", orders="one")
 
 
 def script(prompt: str, sampling: Sampling) -> Sequence[str]:
@@ -121,10 +123,14 @@ def test_step_marks_do_not_reach_the_prm(prm: PRM):
 
 def test_as_a_judge_the_likelier_step_wins_by_the_margin():
     candidates = [candidate("1"), candidate("3"), candidate("4")]
-    close = asyncio.run(PRMJudge(Likes(), margin=0.3)(PROBLEM, [], candidates))
+    close = asyncio.run(PRMJudge(Likes(), ONE, 0.3)(PROBLEM, [], candidates))
     assert [(one.first, one.second, one.winner) for one in close] == [(0, 1, 1), (0, 2, 2), (1, 2, None)]
-    both = asyncio.run(PRMJudge(Likes(), orders="both")(PROBLEM, [], candidates))
+    both = asyncio.run(PRMJudge(Likes(), JudgeSettings("prm"))(PROBLEM, [], candidates))
     assert len(both) == 6 and {one.winner for one in both if {one.first, one.second} == {1, 2}} == {2}
+    few = asyncio.run(
+        PRMJudge(Likes(), JudgeSettings("prm", comparisons="adaptive", orders="one"))(PROBLEM, [], candidates)
+    )
+    assert len(few) < 3 or {one.winner for one in few} == {1, 2}, "it asks as the settings say"
     with pytest.raises(UsageError, match=r"prm\.margin is 1"):
         PRM(Path("x"), LocalEngine(), margin=1.0)
 
@@ -132,5 +138,5 @@ def test_as_a_judge_the_likelier_step_wins_by_the_margin():
 def test_it_plugs_into_the_step_search(encoder: Encoder):
     engine = ScriptedEngine(encoder.tokenizer, script)
     settings = SearchSettings(width=4)
-    trajectory = asyncio.run(step_search(PROBLEM, engine, PRMJudge(Likes()), encoder, settings))
+    trajectory = asyncio.run(step_search(PROBLEM, engine, PRMJudge(Likes(), ONE), encoder, settings))
     assert trajectory.solution == "4\n4\n4" and trajectory.finished
