@@ -17,8 +17,7 @@ from psr.data import arithmetic as family
 from psr.data.annotated import SCHEMA, EFTData, usable_pairs
 from psr.data.annotator.settings import Endpoint
 from psr.data.eft import verified_pairs
-from psr.data.journal import LineJournal
-from psr.data.jsonl import DataError
+from psr.data.jsonl import DataError, append_row, read_appended
 from psr.data.prm800k import rated_pairs, read_trajectories
 from psr.data.problems import read_problems
 from psr.data.tables import is_table, read_table, write_table
@@ -204,14 +203,13 @@ def grow(
     concurrency: int,
 ) -> list[SearchedTree]:
     """The trees of all problems, in order; those that the journal has are not searched again."""
-    journal = LineJournal(beside(out, "trees.jsonl"))
+    journal = beside(out, "trees.jsonl")
     made_by = {"model": fingerprint(model), "prm": fingerprint(prm.model), "search": asdict(settings)}
-    for row in journal.rows:
+    kept = read_appended(journal)
+    for row in kept:
         if row["made_by"] != made_by:
-            raise DataError(
-                f"{journal.path} holds trees of other models or settings, {row['made_by']}: choose another out"
-            )
-    done = {row["problem"]["id"] for row in journal.rows}
+            raise DataError(f"{journal} holds trees of other models or settings, {row['made_by']}: choose another out")
+    done = {row["problem"]["id"] for row in kept}
 
     async def run() -> None:
         try:
@@ -222,7 +220,7 @@ def grow(
                 lambda problem: tree_search(problem, engine, prm, encoder, settings),
                 f"{model.name} searches trees",
                 concurrency,
-                lambda tree: journal.append({"made_by": made_by, **asdict(tree)}),
+                lambda tree: append_row(journal, {"made_by": made_by, **asdict(tree)}),
             )
         finally:
             await engine.close()
@@ -230,5 +228,5 @@ def grow(
 
     if any(problem.id not in done for problem in problems):
         asyncio.run(run())
-    trees = {row["problem"]["id"]: tree_from_json(row) for row in journal.rows}
+    trees = {row["problem"]["id"]: tree_from_json(row) for row in read_appended(journal)}
     return [trees[problem.id] for problem in problems]
