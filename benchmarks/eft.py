@@ -71,11 +71,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, required=True, help="a run directory of the recipe, up to its M1")
     parser.add_argument("--out", type=Path, required=True, help="folder for what is made here")
     parser.add_argument("--recipe", type=Path, default=Path("configs/quickstart"), help="the run's recipe")
-    parser.add_argument("--problems", type=int, default=1500, help="problems to search trees for")
+    parser.add_argument("--problems", type=int, default=500, help="problems to search trees for")
     parser.add_argument("--iterations", type=int, default=16, help="walks per tree")
     parser.add_argument("--margin", type=float, default=0.1, help="least difference of P(+) in a pair")
     parser.add_argument("--prm-epochs", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=1200, help="optimizer steps of the two judges")
+    parser.add_argument("--steps", type=int, default=500, help="optimizer steps of the two judges")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
@@ -182,7 +182,9 @@ def annotator(model: Path) -> Iterator[str]:
 
 def filters(out: Path, margin: float) -> dict[str, Any]:
     """How many pairs were left after each filter, and how many of those the exact verifier calls right over wrong."""
+    asked = {row["id"] for row in read_jsonl(out / "problems.jsonl", ["id"])}
     trees = [tree_from_json(row) for row in read_jsonl(out / "search.trees.jsonl", TREE)]
+    trees = [tree for tree in trees if tree.problem.id in asked]
     pairs = [pair for tree in trees for pair in layer_pairs(tree, margin)]
     kept = read_jsonl(out / "search.jsonl", PAIR)
     rejects = map(json.loads, (out / "search.rejects.jsonl").read_text().splitlines())

@@ -25,6 +25,7 @@ def test_every_filter_is_counted_and_the_verifier_looks_on(tmp_path: Path):
         Layer((), ("a27+36=63", "a27+36=53"), (0.5, 0.45)),
         Layer((), ("a27+36=63",), (0.9,)),
     )
+    write_jsonl(tmp_path / "problems.jsonl", [{"id": "p", "problem": PROBLEM}])
     write_jsonl(tmp_path / "search.trees.jsonl", [asdict(SearchedTree(Problem("p", PROBLEM), layers, "M0"))])
     write_jsonl(tmp_path / "search.rejects.jsonl", [{**pair("a27+36=53", "a27+36=63"), "reason": "against the label"}])
     write_jsonl(tmp_path / "search.jsonl", [pair("a27+36=63", "a27+36=53")])
