@@ -218,7 +218,7 @@ def trained_judge(name: str, run: Path, out: Path, recipe: Path, steps: int) -> 
             "ift": str(run / "data/ift.jsonl"),
             "eft": str(out / f"{name}.jsonl"),
             "batch_size": 16,
-            "ift_limit": 1000,
+            "ift_limit": 300,
             "prompts": yaml.safe_load((recipe / "prompts.yaml").read_text()),
         }
         fit(

@@ -4,7 +4,7 @@
     psr run RECIPE_FOLDER      all stages of a recipe, resumable
     psr data / psr model       make what the stages read
     psr search                 solve problems by test-time search
-    psr serve                  an SGLang server for several runs
+    psr serve                  a server for several runs, or an annotator
 
 Every command is a function with typed arguments; jsonargparse makes the command line, the help and the checks.
 """
