@@ -61,7 +61,7 @@ def main() -> None:
     rows = read_jsonl(run / "data/eft_heldout.jsonl", PAIR)
     figures["pairs"] = {"search": len(kept), "verifier": len(same), "heldout": len(rows)}
     figures["judges"] = {name: judged(folder, rows, recipe) for name, folder in judges.items()}
-    Console().print(table(figures["judges"]), figures["prm"], figures["filters"])
+    Console().print(figures["prm"], figures["filters"], figures["pairs"], table(figures["judges"]))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
@@ -181,32 +181,36 @@ def annotator(model: Path) -> Iterator[str]:
 
 
 def filters(out: Path, margin: float) -> dict[str, Any]:
-    """How many pairs were left after each filter, and how many of those the exact verifier calls right over wrong."""
+    """How many pairs the PRM proposed, and what became of them, each with what the exact verifier says of them."""
     asked = {row["id"] for row in read_jsonl(out / "problems.jsonl", ["id"])}
     trees = [tree_from_json(row) for row in read_jsonl(out / "search.trees.jsonl", TREE)]
     trees = [tree for tree in trees if tree.problem.id in asked]
     pairs = [pair for tree in trees for pair in layer_pairs(tree, margin)]
-    kept = read_jsonl(out / "search.jsonl", PAIR)
-    rejects = map(json.loads, (out / "search.rejects.jsonl").read_text().splitlines())
+    rejects = [json.loads(line) for line in (out / "search.rejects.jsonl").read_text().splitlines()]
+    reasons = sorted({row["reason"] for row in rejects})
     return {
         "problems": len(trees),
         "layers": sum(len(tree.layers) for tree in trees),
         "layers_of_several": sum(len(layer.candidates) > 1 for tree in trees for layer in tree.layers),
-        "pairs_with_margin": len(pairs),
-        "rejected": dict(Counter(row["reason"] for row in rejects)),
-        "kept": len(kept),
-        "right_over_wrong_before_annotator": verified(pairs),
-        "right_over_wrong_kept": verified(kept),
+        "proposed": verified(pairs),
+        **{reason: verified([row for row in rejects if row["reason"] == reason]) for reason in reasons},
+        "kept": verified(read_jsonl(out / "search.jsonl", PAIR)),
     }
 
 
-def verified(pairs: list[dict[str, Any]]) -> float:
-    """The share of pairs whose chosen step is right and whose rejected one is wrong, by the exact verifier."""
+def verified(pairs: list[dict[str, Any]]) -> dict[str, int]:
+    """How many pairs there are, and in how many the exact verifier finds which step right."""
 
     def right(row: dict[str, Any], side: str) -> bool:
         return arithmetic.is_right(row["problem"], row["previous_steps"], row[side])
 
-    return sum(right(row, "chosen") and not right(row, "rejected") for row in pairs) / len(pairs)
+    sides = Counter((right(row, "chosen"), right(row, "rejected")) for row in pairs)
+    return {
+        "pairs": len(pairs),
+        "right_over_wrong": sides[True, False],
+        "wrong_over_right": sides[False, True],
+        "both_alike": sides[True, True] + sides[False, False],
+    }
 
 
 def trained_judge(name: str, run: Path, out: Path, recipe: Path, steps: int) -> Path:

@@ -33,11 +33,9 @@ def test_every_filter_is_counted_and_the_verifier_looks_on(tmp_path: Path):
         "problems": 1,
         "layers": 4,
         "layers_of_several": 3,
-        "pairs_with_margin": 2,
-        "rejected": {"against the label": 1},
-        "kept": 1,
-        "right_over_wrong_before_annotator": 0.5,
-        "right_over_wrong_kept": 1.0,
+        "proposed": {"pairs": 2, "right_over_wrong": 1, "wrong_over_right": 1, "both_alike": 0},
+        "against the label": {"pairs": 1, "right_over_wrong": 0, "wrong_over_right": 1, "both_alike": 0},
+        "kept": {"pairs": 1, "right_over_wrong": 1, "wrong_over_right": 0, "both_alike": 0},
     }
 
 
