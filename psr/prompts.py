@@ -1,4 +1,4 @@
-"""The prompt templates (reason, judge) and the parsers of what comes back; all of it can be set from YAML.
+"""The prompt templates (reason, judge, segment) and the parsers of what comes back; all of it can be set from YAML.
 
 Knows texts and step boundaries. Does not know engines, models, or what a verdict is used for.
 """
@@ -35,16 +35,30 @@ Next step of assistant B:
 Judgement:
 """
 
+SEGMENT = """\
+Divide the solution below into steps. Copy it word for word: add, drop, correct and reorder nothing, and keep every \
+formula and the final \\boxed{} as they are. Begin every step on a line of its own with "Step 1:", "Step 2:" and so \
+on; one step is one move of the reasoning. Write nothing else.
+
+Problem: {problem}
+
+Solution:
+{solution}
+"""
+
 VERDICTS = ("A", "B")
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Templates and step format. Placeholders: reason has {problem}; judge has {problem}, {steps}, {a}, {b}.
+    """Templates and step format.
+
+    Placeholders: reason has {problem}; judge has {problem}, {steps}, {a}, {b}; segment has {problem}, {solution}.
 
     Args:
         reason: asks for a solution step by step.
         judge: asks which of two next steps is better, explanation first, verdict last.
+        segment: asks an annotator to divide a worked solution into steps, altering nothing.
         verdict: how a verdict is written; {label} is A or B.
         step_marker: text with which every step begins ("Step " in the paper's format), or empty.
         step_separator: text that ends a step that is not the last; it belongs to the step that it ends.
@@ -53,13 +67,19 @@ class Prompts:
 
     reason: str = REASON
     judge: str = JUDGE
+    segment: str = SEGMENT
     verdict: str = "[[{label}]]"
     step_marker: str = "Step "
     step_separator: str = "\n"
     chat: bool = False
 
     def __post_init__(self) -> None:
-        needed = {"reason": ["{problem}"], "judge": ["{problem}", "{steps}", "{a}", "{b}"], "verdict": ["{label}"]}
+        needed = {
+            "reason": ["{problem}"],
+            "judge": ["{problem}", "{steps}", "{a}", "{b}"],
+            "segment": ["{problem}", "{solution}"],
+            "verdict": ["{label}"],
+        }
         for name, placeholders in needed.items():
             missing = [p for p in placeholders if p not in getattr(self, name)]
             if missing:
@@ -78,6 +98,9 @@ class Prompts:
     def judge_prompt(self, problem: str, steps: str, a: str, b: str) -> str:
         a, b = (step.removesuffix(self.step_separator).rstrip("\n") for step in (a, b))
         return fill(self.judge, problem=problem, steps=steps, a=a, b=b)
+
+    def segment_prompt(self, problem: str, solution: str) -> str:
+        return fill(self.segment, problem=problem, solution=solution)
 
     def verdict_text(self, label: str) -> str:
         return fill(self.verdict, label=label)

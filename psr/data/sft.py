@@ -7,14 +7,15 @@ where the judge explains, `explanations`: {"chosen_first": ..., "rejected_first"
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from psr.data.jsonl import read_jsonl
 from psr.data.rows import check_accumulation, row_loader
+from psr.data.segmenting import with_box
+from psr.data.tables import read_table
 from psr.encoding import Encoder
 from psr.errors import UsageError
 from psr.modules.policy import load_tokenizer
@@ -26,11 +27,9 @@ from psr.step_tree import Sample
 def ift_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
     """One sample per worked solution: the reasoning prompt, and the steps in the step format."""
     samples = []
-    for row in read_jsonl(path, ["problem", "solution"], ["answer"])[:limit]:
-        steps = [line for line in row["solution"].strip().split("\n") if line.strip()] or [""]
-        if row.get("answer") is not None and "\\boxed{" not in steps[-1]:
-            steps[-1] = f"{steps[-1]} \\boxed{{{row['answer']}}}"
-        text = encoder.prompts.format_steps(steps)
+    for row in read_table(path, ["problem", "solution"], ["answer"])[:limit]:
+        lines = [line for line in row["solution"].strip().split("\n") if line.strip()]
+        text = encoder.prompts.format_steps(with_box(lines, row.get("answer")))
         samples.append(Sample(encoder.reason(row["problem"]), encoder.completion(text)))
     return samples
 
@@ -38,20 +37,26 @@ def ift_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[S
 def eft_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
     """Two samples per pair, one for each order in which a judge may be shown it; the verdict comes last."""
     samples = []
-    for row in read_jsonl(path, ["problem", "previous_steps", "chosen", "rejected"], ["explanations"])[:limit]:
+    for row in read_table(path, ["problem", "previous_steps", "chosen", "rejected"], ["explanations"])[:limit]:
         for prompt, label, explanation in judge_prompts(row, encoder):
             samples.append(Sample(prompt, encoder.completion(explanation + encoder.prompts.verdict_text(label))))
     return samples
 
 
-def judge_prompts(row: dict[str, Any], encoder: Encoder) -> Iterator[tuple[tuple[int, ...], str, str]]:
+def judge_prompts(row: Mapping[str, Any], encoder: Encoder) -> Iterator[tuple[tuple[int, ...], str, str]]:
     """(prompt, right label, explanation or "") of an EFT row in both orders."""
-    prompts, previous = encoder.prompts, row["previous_steps"]
+    for text, label, explanation in judge_texts(row, encoder.prompts):
+        yield encoder.prompt(text), label, explanation
+
+
+def judge_texts(row: Mapping[str, Any], prompts: Prompts) -> Iterator[tuple[str, str, str]]:
+    """As `judge_prompts`, the prompts as texts."""
+    previous = row["previous_steps"]
     steps = "".join(prompts.format_step(i + 1, step, last=False) for i, step in enumerate(previous))
     chosen, rejected = (prompts.format_step(len(previous) + 1, row[side], last=True) for side in ("chosen", "rejected"))
     explanations = row.get("explanations") or {}
-    yield (encoder.judge(row["problem"], steps, chosen, rejected), "A", explanations.get("chosen_first", ""))
-    yield (encoder.judge(row["problem"], steps, rejected, chosen), "B", explanations.get("rejected_first", ""))
+    yield prompts.judge_prompt(row["problem"], steps, chosen, rejected), "A", explanations.get("chosen_first", "")
+    yield prompts.judge_prompt(row["problem"], steps, rejected, chosen), "B", explanations.get("rejected_first", "")
 
 
 class SFTDataModule(LightningDataModule):

@@ -13,7 +13,7 @@ from psr.encoding import Encoder
 from psr.engines.base import Completion, Engine, Origin, PromptTooLong, Sampling
 from psr.evaluation.grading import extract_boxed
 from psr.records import Candidate, Judgement, Problem, StepNode, to_json
-from psr.search.judges import JudgeSettings, SelfJudge, scores
+from psr.search.judges import Judge, JudgeSettings, build_judge, scores
 from psr.search.step_search import SearchSettings, expand, sample_steps, step_search
 
 Method = Literal["greedy", "majority", "best_of_n", "step", "beam"]
@@ -66,11 +66,14 @@ class Means:
     encoder: Encoder
     judge: JudgeSettings
     settings: StrategySettings
+    prm: Judge | None = None
 
     async def judgements(
-        self, problem: Problem, steps: list[str], candidates: tuple[Candidate, ...]
+        self, problem: Problem, steps: Sequence[str], candidates: Sequence[Candidate]
     ) -> list[Judgement]:
-        return await SelfJudge(self.engine, self.encoder, self.judge)(problem, steps, candidates)
+        """By the policy itself, or by the process reward model: of several steps at once it rates the last."""
+        judge = build_judge(self.judge, self.engine, self.encoder, None, self.prm)
+        return await judge(problem, steps, candidates)
 
     async def solutions(self, problem: Problem, n: int, temperature: float) -> list[Completion]:
         """Whole solutions."""
@@ -104,7 +107,7 @@ async def majority(problem: Problem, means: Means) -> Solution:
 
 
 async def best_of_n(problem: Problem, means: Means) -> Solution:
-    """The winner of a self-judged tournament of the sampled solutions that are finished."""
+    """The winner of a judged tournament of the sampled solutions that are finished."""
     sampled = await means.solutions(problem, means.settings.width, means.settings.temperature)
     finished = tuple(
         Candidate(one.token_ids, one.text, one.logprob, final=True) for one in sampled if one.finish_reason == "eos"
@@ -121,9 +124,8 @@ async def best_of_n(problem: Problem, means: Means) -> Solution:
 
 
 async def step(problem: Problem, means: Means) -> Solution:
-    """Self-judged step search: the best candidate of every step is kept (the paper's test-time scaling)."""
-    judge = SelfJudge(means.engine, means.encoder, means.judge)
-    trajectory = await step_search(problem, means.engine, judge, means.encoder, means.search_settings())
+    """Judged step search: the best candidate of every step is kept (the paper's test-time scaling)."""
+    trajectory = await step_search(problem, means.engine, means.judgements, means.encoder, means.search_settings())
     return Solution(trajectory.solution, trajectory.finished, {"trajectory": to_json(trajectory)})
 
 
