@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a Hugging Face folder instead of random weights")
     parser.add_argument("--pairs", type=Path, help="JSONL of judged step pairs, in the tokens of --model")
     parser.add_argument(
-        "--steps", type=int, nargs="*", default=[2, 4, 16], help="other steps per trajectory, once each"
+        "--steps", type=int, nargs="*", default=[2, 4, 16], help="other steps per trajectory, one batch of each, once"
     )
     parser.add_argument("--batch", type=int, default=8, help="pairs per optimizer step")
     parser.add_argument("--optimizer-steps", type=int, default=2)
@@ -59,7 +59,7 @@ def main() -> None:
         focus = focus_groups(options.pairs, options.model, count, options.shape)
         jobs = {FOCUS: Job(str(model), tuple(focus), options.batch, options.row_tokens)}
         for steps in options.steps:
-            groups = random_groups(steps, count, options.shape)
+            groups = random_groups(steps, max(options.batch, steps), options.shape)
             jobs[steps] = Job(str(model), tuple(groups), options.batch, options.row_tokens)
         results = {}
         for steps, job in jobs.items():
