@@ -37,13 +37,14 @@ def lightning_cli(args: list[str]) -> None:
 def commands() -> dict[str, Any]:
     """The commands besides LightningCLI's, by name; a nested dictionary is a group."""
     from psr.commands import data, model
+    from psr.commands.responses import responses
     from psr.commands.search import search
     from psr.commands.serve import serve
     from psr.run import run
 
     return {
         "run": run,
-        "data": {"arithmetic": data.arithmetic, "eft": data.eft, "split": data.split},
+        "data": {"arithmetic": data.arithmetic, "eft": data.eft, "responses": responses, "split": data.split},
         "model": {"init": model.init, "fetch": model.fetch},
         "search": search,
         "serve": serve,

@@ -53,6 +53,9 @@ class Encoder:
     def judge(self, problem: str, steps: str, a: str, b: str) -> tuple[int, ...]:
         return self.prompt(self.prompts.judge_prompt(problem, steps, a, b))
 
+    def score(self, problem: str, steps: str, response: str) -> tuple[int, ...]:
+        return self.prompt(self.prompts.score_prompt(problem, steps, response))
+
     def completion(self, text: str, final: bool = True) -> tuple[int, ...]:
         """The ids of a completion; only the end of a solution or judgement carries EOS."""
         return (*self.plain(text), *([self.tokenizer.eos_token_id] if final else []))

@@ -45,8 +45,8 @@ def stages_of(recipe: Path) -> list[Stage]:
 
 
 def named_by_stages(recipe: Path) -> set[str]:
-    """The files of the recipe's folder that the commands of its stages name."""
-    return {name for stage in stages_of(recipe) for name in re.findall(r"\{recipe\}/([\w.-]+)", stage.command)}
+    """The files that the commands of its stages name, in the recipe's folder or from there."""
+    return {name for stage in stages_of(recipe) for name in re.findall(r"\{recipe\}/([\w./-]+)", stage.command)}
 
 
 def overlays_of(recipe: Path) -> list[str]:

@@ -10,19 +10,20 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from psr.data.sft import judge_prompts
+from psr.data.sft import judge_prompts, score_prompt
 from psr.encoding import Encoder
 from psr.engines.base import Engine
 from psr.prompts import VERDICTS
-from psr.search.judges import JudgeSettings, verdicts
+from psr.search.judges import JudgeSettings, score_replies, verdicts
 
 
 class JudgeMetric(Metric):
     """Verdicts against right labels; `update` takes the labels given and right, as indices (0: A, 1: B, -1: none).
 
-    Computes `judge_accuracy` (unparsable is wrong), `judge_unparsable`, `judge_position_bias` (share of A among the
-    parsed, minus one half: 0 is none, since every pair comes in both orders) and `judge_consistency` (share of pairs
-    whose two verdicts name the same step). Rows come in pairs of orders, one after the other.
+    Computes `judge_accuracy` (unparsable is wrong), `judge_unparsable` (of a judge that scores: the same score for both
+    sides counts too), `judge_position_bias` (share of A among the parsed, minus one half: 0 is none, since every pair
+    comes in both orders) and `judge_consistency` (share of pairs whose two verdicts name the same step). Rows come in
+    pairs of orders, one after the other.
     """
 
     right: Tensor
@@ -57,9 +58,29 @@ async def evaluate_judge(
     engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
 ) -> dict[str, float]:
     """The figures of JudgeMetric on EFT rows."""
-    asked = [question for row in rows for question in judge_prompts(row, encoder)]
-    replies = await verdicts(engine, encoder, [prompt for prompt, _, _ in asked], settings)
-    given = [-1 if label is None else VERDICTS.index(label) for label, _ in replies]
+    ask = {"pairwise": pair_verdicts, "score": score_verdicts}[settings.form]
     metric = JudgeMetric()
-    metric.update(torch.tensor(given), torch.tensor([VERDICTS.index(label) for _, label, _ in asked]))
+    metric.update(torch.tensor(await ask(engine, encoder, rows, settings)), torch.tensor([0, 1] * len(rows)))
     return {name: float(value) for name, value in metric.compute().items()}
+
+
+async def pair_verdicts(
+    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+) -> list[int]:
+    """The verdicts on every row, its chosen side shown as A, then as B (0: A, 1: B, -1: none): (2 * rows,)."""
+    prompts = [prompt for row in rows for prompt, _, _ in judge_prompts(row, encoder)]
+    replies = await verdicts(engine, encoder, prompts, settings)
+    return [-1 if label is None else VERDICTS.index(label) for label, _ in replies]
+
+
+async def score_verdicts(
+    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+) -> list[int]:
+    """As `pair_verdicts`, of a judge that scores: the side with the higher score, which no order can change."""
+    prompts = [score_prompt(row, side, encoder) for row in rows for side in ("chosen", "rejected")]
+    points = [score for score, _ in await score_replies(engine, encoder, prompts, settings)]
+    given = []
+    for chosen, rejected in zip(points[::2], points[1::2], strict=True):
+        even = chosen is None or rejected is None or chosen == rejected
+        given += [-1, -1] if even else [0, 1] if chosen > rejected else [1, 0]  # type: ignore[operator]
+    return given
