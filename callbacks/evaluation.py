@@ -16,7 +16,7 @@ from psr.data.self_rewarding import SelfRewardingDataModule
 from psr.data.sft import read_pairs
 from psr.evaluation.judging import evaluate_judge
 from psr.evaluation.solving import solve_by_search, solve_greedy
-from psr.evaluation.statistics import standard_error
+from psr.evaluation.statistics import graded, standard_error
 from psr.results import has_model, put_model
 from psr.run_folder import SECONDS, add_seconds, search_figures
 from psr.search.judges import build_judge
@@ -78,12 +78,13 @@ class EvaluateIterations(Callback):
         judge = build_judge(data.judge, engine, encoder, data.verifier)
         searched, _ = await solve_by_search(engine, encoder, some, judge, data.search, f"{name} searches held-out")
         judging = await evaluate_judge(engine, encoder, self.judge_rows, data.judge)
+        correct = graded([one.correct for one in solved])
         finished = [one for one in solved if one.finished]
         steps = sum(one.steps for one in finished)
         return {
-            "accuracy": mean(one.correct for one in solved),
-            "accuracy_stderr": standard_error([one.correct for one in solved]),
-            "search_accuracy": mean(searched),
+            "accuracy": mean(correct),
+            "accuracy_stderr": standard_error(correct) if correct else None,
+            "search_accuracy": mean(graded(searched)),
             **judging,
             "unfinished": mean(not one.finished for one in solved),
             "steps_per_solution": mean(one.steps for one in finished),

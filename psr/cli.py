@@ -4,6 +4,7 @@
     psr run RECIPE_FOLDER      all stages of a recipe, resumable
     psr data / psr model       make what the stages read
     psr search                 solve problems by test-time search
+    psr evaluate               models on benchmarks: accuracy, intervals
     psr serve                  an SGLang server for several runs
 
 Every command is a function with typed arguments; jsonargparse makes the command line, the help and the checks.
@@ -37,6 +38,7 @@ def lightning_cli(args: list[str]) -> None:
 def commands() -> dict[str, Any]:
     """The commands besides LightningCLI's, by name; a nested dictionary is a group."""
     from psr.commands import data, model
+    from psr.commands.evaluate import evaluate
     from psr.commands.responses import responses
     from psr.commands.search import search
     from psr.commands.serve import serve
@@ -47,6 +49,7 @@ def commands() -> dict[str, Any]:
         "data": {"arithmetic": data.arithmetic, "eft": data.eft, "responses": responses, "split": data.split},
         "model": {"init": model.init, "fetch": model.fetch},
         "search": search,
+        "evaluate": evaluate,
         "serve": serve,
     }
 

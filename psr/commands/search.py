@@ -101,9 +101,8 @@ async def solve(method: Method, problems: list[Problem], means: Means, path: Pat
     if any(row["how"] != how for row in done.values()):
         raise DataError(f"{path} was written by another model or with other settings: give another --out")
     missing = [problem for problem in problems if problem.id not in done]
-    if missing and means.engine.served_version is None:
-        folder = Path(how["model"])
-        await means.engine.load_weights(folder, folder.name)
+    if missing and means.engine.served_version != how["model"]:
+        await means.engine.load_weights(Path(how["model"]), how["model"])
 
     async def one(problem: Problem) -> Row:
         meter = Meter(means.engine)

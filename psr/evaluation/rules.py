@@ -1,0 +1,86 @@
+r"""What a benchmark counts as right: units, tolerances, several answers, and problems that have no answer.
+
+The rules of OlympiadBench (arXiv 2402.14008), which the other sets only use the simplest part of. Knows problems with
+answers and the texts of solutions; the comparison of two values is `psr.evaluation.grading`'s.
+"""
+
+import re
+from collections.abc import Sequence
+
+from psr.evaluation.grading import Case, extract_boxed, grade_cases
+from psr.records import GoldProblem
+
+LONGEST = 4096
+"""Characters of an answer with all its values; the longest gold answer of the usual benchmarks has 204."""
+
+_WRAPPING = re.compile(r"\\(?:text|mathrm|textrm|operatorname)\s*\{([^{}]*)\}")
+_DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|°|\\degree")
+_AND = re.compile(r"\\(?:text|mathrm|textrm)\s*\{\s*,?\s*(?:and|or)\s*\}|\s(?:and|or)\s")
+_SAME_UNITS = {"min": "minute", "hr": "hour", "hrs": "hour", "sec": "second", "degrees": "°", "degree": "°"}
+
+
+def grade(problems: Sequence[GoldProblem], texts: Sequence[str]) -> list[bool | None]:
+    r"""Whether the last `\boxed{}` of each text answers its problem; None where the problem has no reference answer.
+
+    Blocks until all is graded, two seconds a hard answer at the most: in a coroutine, use `asyncio.to_thread`.
+    """
+    verdicts = grade_cases([case(problem, text) for problem, text in zip(problems, texts, strict=True)])
+    return [right if has_gold(problem) else None for problem, right in zip(problems, verdicts, strict=True)]
+
+
+def has_gold(problem: GoldProblem) -> bool:
+    return bool(problem.answer.strip())
+
+
+def case(problem: GoldProblem, text: str) -> Case | None:
+    """What there is to compare, or None where the text has no answer, or one longer than any right one."""
+    answer = extract_boxed(text)
+    if answer is None or len(answer) > LONGEST:
+        return None
+    boxed = extract_boxed(problem.answer)
+    gold = problem.answer if boxed is None else boxed
+    given, asked = ((answer,), (gold,))
+    if problem.several:
+        given, asked = values(answer), values(gold)
+    if problem.unit:
+        given, asked = (tuple(without_unit(one, problem.unit) for one in some) for some in (given, asked))
+    return Case(tuple(one.strip() for one in given), tuple(one.strip() for one in asked), problem.tolerance)
+
+
+def values(text: str) -> tuple[str, ...]:
+    r"""The values that an answer lists: "1,2", "(1,2),(3,4)", "$x=1$, $x=2$", "1 and 2", "\{1, 2\}"."""
+    text = text.strip().strip("$").strip()
+    for opening, closing in (("\\{", "\\}"), ("\\left\\{", "\\right\\}")):
+        if text.startswith(opening) and text.endswith(closing):
+            text = text[len(opening) : -len(closing)]
+    found, depth, piece = [], 0, 0
+    text = _AND.sub(",", text)
+    for place, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        if depth == 0 and character in ",;":
+            found.append(text[piece:place])
+            piece = place + 1
+    found.append(text[piece:])
+    pieces = (one.strip().strip("$").strip() for one in found)
+    return tuple(one for one in pieces if one)
+
+
+def without_unit(answer: str, unit: str) -> str:
+    r"""The answer without the unit at its end, if it is that one: "45 minutes", "45\text{ min}", "90^{\circ}"."""
+    bare, name = _plain(answer), _unit_name(_plain(unit))
+    if match := re.fullmatch(r"(.*?[^a-zA-Z°%/\s])\s*([a-zA-Z°%/]+(?:\^\{?[0-9]\}?)?)\.?", bare, re.DOTALL):
+        number, ending = match.groups()
+        if _unit_name(ending) == name and not number.endswith("\\"):
+            return number
+    return answer
+
+
+def _plain(text: str) -> str:
+    text = _DEGREES.sub("°", text).replace("\\%", "%").replace("$", "").replace("\\,", " ").replace("~", " ")
+    return _WRAPPING.sub(r" \1", text).strip()
+
+
+def _unit_name(unit: str) -> str:
+    unit = unit.replace("{", "").replace("}", "").strip()
+    unit = _SAME_UNITS.get(unit, unit)
+    return unit.removesuffix("s") if len(unit) > 2 else unit
