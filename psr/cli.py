@@ -5,6 +5,7 @@
     psr data / psr model       make what the stages read
     psr search                 solve problems by test-time search
     psr evaluate               models on benchmarks: accuracy, intervals
+    psr analyse                the paper's tables and figures, of one's own run
     psr serve                  an SGLang server for several runs
 
 Every command is a function with typed arguments; jsonargparse makes the command line, the help and the checks.
@@ -37,7 +38,7 @@ def lightning_cli(args: list[str]) -> None:
 
 def commands() -> dict[str, Any]:
     """The commands besides LightningCLI's, by name; a nested dictionary is a group."""
-    from psr.commands import data, model
+    from psr.commands import analyse, data, model
     from psr.commands.evaluate import evaluate
     from psr.commands.responses import responses
     from psr.commands.search import search
@@ -50,6 +51,15 @@ def commands() -> dict[str, Any]:
         "model": {"init": model.init, "fetch": model.fetch},
         "search": search,
         "evaluate": evaluate,
+        "analyse": {
+            "all": analyse.everything,
+            "compare": analyse.compare,
+            "judge": analyse.judge,
+            "steps": analyse.steps,
+            "scaling": analyse.scaling,
+            "scoring": analyse.scoring,
+            "distribution": analyse.distribution,
+        },
         "serve": serve,
     }
 

@@ -55,13 +55,25 @@ def eft_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[S
     return samples
 
 
-def judge_prompts(row: dict[str, Any], encoder: Encoder) -> Iterator[tuple[tuple[int, ...], str, str]]:
+def judge_prompts(row: Mapping[str, Any], encoder: Encoder) -> Iterator[tuple[tuple[int, ...], str, str]]:
     """(prompt, right label, explanation or "") of an EFT row in both orders."""
-    steps = previous_steps(row, encoder.prompts)
-    chosen, rejected = (written(row, side, encoder.prompts) for side in ("chosen", "rejected"))
+    for problem, steps, a, b, label, explanation in judge_questions(row, encoder.prompts):
+        yield encoder.judge(problem, steps, a, b), label, explanation
+
+
+def judge_texts(row: Mapping[str, Any], prompts: Prompts) -> Iterator[tuple[str, str, str]]:
+    """As `judge_prompts`, the prompts as texts."""
+    for problem, steps, a, b, label, explanation in judge_questions(row, prompts):
+        yield prompts.judge_prompt(problem, steps, a, b), label, explanation
+
+
+def judge_questions(row: Mapping[str, Any], prompts: Prompts) -> Iterator[tuple[str, str, str, str, str, str]]:
+    """(problem, steps so far, A, B, right label, explanation or "") of an EFT row in both orders."""
+    steps = previous_steps(row, prompts)
+    chosen, rejected = (written(row, side, prompts) for side in ("chosen", "rejected"))
     explanations = row.get("explanations") or {}
-    yield (encoder.judge(row["problem"], steps, chosen, rejected), "A", explanations.get("chosen_first", ""))
-    yield (encoder.judge(row["problem"], steps, rejected, chosen), "B", explanations.get("rejected_first", ""))
+    yield row["problem"], steps, chosen, rejected, "A", explanations.get("chosen_first", "")
+    yield row["problem"], steps, rejected, chosen, "B", explanations.get("rejected_first", "")
 
 
 def score_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:

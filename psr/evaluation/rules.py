@@ -16,7 +16,11 @@ LONGEST = 4096
 _WRAPPING = re.compile(r"\\(?:text|mathrm|textrm|operatorname)\s*\{([^{}]*)\}")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|°|\\degree")
 _AND = re.compile(r"\\(?:text|mathrm|textrm)\s*\{\s*,?\s*(?:and|or)\s*\}|\s(?:and|or)\s")
-_SAME_UNITS = {"min": "minute", "hr": "hour", "hrs": "hour", "sec": "second", "degrees": "°", "degree": "°"}
+_ENDING = re.compile(r"(.*?[^a-zA-Z°%/\s])\s*([a-zA-Z°%/]+(?:\^\{?[0-9]\}?)?)\.?", re.DOTALL)
+_NAME = re.compile(r"\A(?:\\angle\s*)?[a-zA-Z](?:[a-zA-Z0-9_{}\s']|\([a-z]\))*=(?!.*=)", re.DOTALL)
+_SAME_UNITS = {"min": "minute", "hr": "hour", "sec": "second", "degree": "°", "metre": "meter", "kilometer": "km"}
+_UNITS = {"second", "minute", "hour", "day", "mm", "cm", "dm", "meter", "km", "km/h", "m/s", "cm^2", "m^2", "°", "%"}
+"""Units that nothing else is written like: an answer in another one of them is wrong."""
 
 
 def grade(problems: Sequence[GoldProblem], texts: Sequence[str]) -> list[bool | None]:
@@ -43,12 +47,14 @@ def case(problem: GoldProblem, text: str) -> Case | None:
     if problem.several:
         given, asked = values(answer), values(gold)
     if problem.unit:
+        if any(unit_of(one) in _UNITS - {unit_of(f"1{problem.unit}")} for one in given):
+            return None
         given, asked = (tuple(without_unit(one, problem.unit) for one in some) for some in (given, asked))
     return Case(tuple(one.strip() for one in given), tuple(one.strip() for one in asked), problem.tolerance)
 
 
 def values(text: str) -> tuple[str, ...]:
-    r"""The values that an answer lists: "1,2", "(1,2),(3,4)", "$x=1$, $x=2$", "1 and 2", "\{1, 2\}"."""
+    r"""The values that an answer lists: "1,2", "(1,2),(3,4)", "$x=1$, $x=2$" (1 and 2), "1 and 2", "\{1, 2\}"."""
     text = text.strip().strip("$").strip()
     for opening, closing in (("\\{", "\\}"), ("\\left\\{", "\\right\\}")):
         if text.startswith(opening) and text.endswith(closing):
@@ -61,26 +67,26 @@ def values(text: str) -> tuple[str, ...]:
             found.append(text[piece:place])
             piece = place + 1
     found.append(text[piece:])
-    pieces = (one.strip().strip("$").strip() for one in found)
+    pieces = (_NAME.sub("", one.strip().strip("$").strip(), count=1) for one in found)
     return tuple(one for one in pieces if one)
 
 
 def without_unit(answer: str, unit: str) -> str:
     r"""The answer without the unit at its end, if it is that one: "45 minutes", "45\text{ min}", "90^{\circ}"."""
-    bare, name = _plain(answer), _unit_name(_plain(unit))
-    if match := re.fullmatch(r"(.*?[^a-zA-Z°%/\s])\s*([a-zA-Z°%/]+(?:\^\{?[0-9]\}?)?)\.?", bare, re.DOTALL):
-        number, ending = match.groups()
-        if _unit_name(ending) == name and not number.endswith("\\"):
-            return number
-    return answer
+    match = _ENDING.fullmatch(_plain(answer))
+    return match[1] if match and unit_of(answer) == unit_of(f"1{unit}") else answer
+
+
+def unit_of(answer: str) -> str | None:
+    """The name that the answer ends with, after a number or a formula; None where there is none."""
+    match = _ENDING.fullmatch(_plain(answer))
+    if match is None or match[1].endswith("\\"):
+        return None
+    unit = match[2].replace("{", "").replace("}", "")
+    unit = unit.removesuffix("s") if len(unit) > 2 and unit != "m/s" else unit
+    return _SAME_UNITS.get(unit, unit)
 
 
 def _plain(text: str) -> str:
     text = _DEGREES.sub("°", text).replace("\\%", "%").replace("$", "").replace("\\,", " ").replace("~", " ")
     return _WRAPPING.sub(r" \1", text).strip()
-
-
-def _unit_name(unit: str) -> str:
-    unit = unit.replace("{", "").replace("}", "").strip()
-    unit = _SAME_UNITS.get(unit, unit)
-    return unit.removesuffix("s") if len(unit) > 2 else unit

@@ -40,8 +40,8 @@ class JudgeSettings:
         seed: seed of the random judge, and of sampled scores.
         form: "pairwise" asks which of two candidates is better; "score" asks for a score from 0 to 5 of each, and the
             higher one wins (SRLM).
-        score_samples: the scores of a candidate that are averaged: 1 is decoded greedily, more are sampled.
-        score_temperature: sampling temperature of more than one score.
+        score_temperature: sampling temperature of scores; 0 is greedy.
+        score_samples: how many scores of a candidate are averaged; more than one need a temperature.
     """
 
     kind: Literal["self", "random", "verifier"] = "self"
@@ -51,12 +51,17 @@ class JudgeSettings:
     max_tokens: int = 512
     seed: int = 0
     form: Literal["pairwise", "score"] = "pairwise"
+    score_temperature: float = 0.0
     score_samples: int = 1
-    score_temperature: float = 0.7
 
     def __post_init__(self) -> None:
         if self.score_samples < 1:
             raise ValueError(f"judge.score_samples is {self.score_samples}: it must be at least 1")
+        if self.score_samples > 1 and self.score_temperature == 0:
+            raise ValueError(
+                f"judge.score_samples is {self.score_samples} and score_temperature is 0, which makes them all the same: "
+                "set score_temperature, for instance to 0.7"
+            )
 
 
 Verifier = Callable[[str, Sequence[str], str], bool]
@@ -203,10 +208,9 @@ async def score_replies(
 
     `key` is the id of the problem that all the prompts are about, if they are about one.
     """
-    greedy = settings.score_samples == 1
     sampling = Sampling(
         max_new_tokens=settings.max_tokens,
-        temperature=0.0 if greedy else settings.score_temperature,
+        temperature=settings.score_temperature,
         n=settings.score_samples,
         seed=settings.seed,
         stop=tuple(encoder.prompts.score_text(score) for score in SCORES),

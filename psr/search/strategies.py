@@ -13,7 +13,7 @@ from psr.encoding import Encoder
 from psr.engines.base import Completion, Engine, Origin, PromptTooLong, Sampling
 from psr.evaluation.grading import extract_boxed
 from psr.records import Candidate, Judgement, Problem, StepNode, to_json
-from psr.search.judges import JudgeSettings, SelfJudge, scores
+from psr.search.judges import Judge, JudgeSettings, build_judge, scores
 from psr.search.step_search import SearchSettings, expand, sample_steps, step_search
 
 Method = Literal["greedy", "majority", "best_of_n", "step", "beam"]
@@ -70,7 +70,11 @@ class Means:
     async def judgements(
         self, problem: Problem, steps: list[str], candidates: tuple[Candidate, ...]
     ) -> list[Judgement]:
-        return await SelfJudge(self.engine, self.encoder, self.judge)(problem, steps, candidates)
+        return await self.ask_judge()(problem, steps, candidates)
+
+    def ask_judge(self) -> Judge:
+        """The policy itself, comparing or scoring."""
+        return build_judge(self.judge, self.engine, self.encoder, verifier=None)
 
     async def solutions(self, problem: Problem, n: int, temperature: float) -> list[Completion]:
         """Whole solutions."""
@@ -123,8 +127,7 @@ async def best_of_n(problem: Problem, means: Means) -> Solution:
 
 async def step(problem: Problem, means: Means) -> Solution:
     """Self-judged step search: the best candidate of every step is kept (the paper's test-time scaling)."""
-    judge = SelfJudge(means.engine, means.encoder, means.judge)
-    trajectory = await step_search(problem, means.engine, judge, means.encoder, means.search_settings())
+    trajectory = await step_search(problem, means.engine, means.ask_judge(), means.encoder, means.search_settings())
     return Solution(trajectory.solution, trajectory.finished, {"trajectory": to_json(trajectory)})
 
 
