@@ -44,7 +44,7 @@ class Encoder:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def prompt(self, text: str, shots: Sequence[tuple[str, str]] = ()) -> tuple[int, ...]:
-        """The ids of a prompt, with the special tokens (or the chat template) that begin one; `shots` come before it."""
+        """The ids of a prompt, with the special tokens (or the chat template) that begin one, after `shots`."""
         if not self.prompts.chat:
             return tuple(self.tokenizer.encode("".join(f"{asked}{reply}\n\n" for asked, reply in shots) + text))
         turns = [(("user", asked), ("assistant", reply)) for asked, reply in shots]

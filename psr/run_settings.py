@@ -30,6 +30,7 @@ class RunSettings:
         max_tokens: greedy solutions are cut off at so many tokens.
         ift: worked solutions of supervised training; empty where the run did not train M1 itself.
         eft: files of judged pairs of supervised training.
+        scores: whether supervised training had scored responses as well.
     """
 
     run: Path
@@ -42,6 +43,7 @@ class RunSettings:
     max_tokens: int
     ift: list[Path]
     eft: list[Path]
+    scores: bool
 
     def models(self) -> dict[str, Path]:
         """The exported models of the run by name, in the order of their making: M0, M0-ift, M1, ..."""
@@ -84,6 +86,7 @@ def read_run_settings(run: Path, engine: Engine | None = None) -> RunSettings:
         max_tokens=evaluation["max_tokens"],
         ift=[run / path for path in _listed(supervised.get("ift"))],
         eft=[run / path for path in _listed(supervised.get("eft"))],
+        scores=bool(supervised.get("scores")),
     )
 
 

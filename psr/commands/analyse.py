@@ -61,7 +61,8 @@ def judge(
     Args:
         run: run directory.
         models: names such as M1; all models of the run if not given.
-        shots: M0 has not learnt to judge, and is shown so many judged pairs of the training data first.
+        shots: M0 has not learnt to judge, and is shown so many judged pairs of the training data first, or as many as
+            its context has room for.
         limit: only the first so many pairs of each file.
         engine: what the models are served by; the run's own if not given.
     """
@@ -71,17 +72,22 @@ def judge(
 
     async def one(name: str, encoder: Encoder) -> list[Row]:
         untaught = name.partition("-")[0] == "M0" and settings.judge.form == "pairwise"
-        if untaught:
-            encoder = replace(encoder, shots=judge_shots(examples, settings.prompts, shots))
-        figures = {"model": name, "form": settings.judge.form, "shots": len(encoder.shots)}
-        try:
-            given = await judged(settings.engine, encoder, rows, settings.judge)
-        except PromptTooLong as error:
-            return [{**figures, "skipped": str(error)}]
+        given, used = await judged_with(len(examples) if untaught else 0, encoder)
+        figures = {"model": name, "form": settings.judge.form, "shots": used}
         measured: Row = {key.removeprefix("judge_"): value for key, value in judge_figures(given).items()}
         right = [((first == 0) + (second == 1)) / 2 for first, second in zip(given[::2], given[1::2], strict=True)]
         measured["accuracy_stderr"] = standard_error_of_mean(right)
         return [{**figures, **measured, "length_bias": length_bias(given, rows, encoder)}]
+
+    async def judged_with(count: int, encoder: Encoder) -> tuple[list[int], int]:
+        """The verdicts after `count` examples, or as many as the context has room for, and how many those were."""
+        shown = replace(encoder, shots=judge_shots(examples, settings.prompts, count))
+        try:
+            return await judged(settings.engine, shown, rows, settings.judge), count
+        except PromptTooLong:
+            if count == 0:
+                raise
+            return await judged_with(count - 1, encoder)
 
     judges = ask_models(settings, models, one)
     finish(settings, "judge", {"pairs": len(rows), "judges": judges}, "judges", JUDGE_COLUMNS)
@@ -90,7 +96,7 @@ def judge(
 def scoring(run: Path, models: list[str] | None = None, limit: int | None = None, engine: Engine | None = None) -> None:
     """Compare pairwise judging with scoring on held-out pairs (the paper's Table 6): analysis/scoring.json.
 
-    A model must have learnt to give scores (configs/srlm): others have no score to tell.
+    For a run whose models have learnt to give scores as well (configs/srlm).
 
     Args:
         run: run directory.
@@ -99,6 +105,8 @@ def scoring(run: Path, models: list[str] | None = None, limit: int | None = None
         engine: what the models are served by; the run's own if not given.
     """
     settings = read_run_settings(run, engine)
+    if not settings.scores:
+        raise UsageError(f"{run}: its models have not been trained on scores (data.scores), so that they can give none")
     rows = [row for path in settings.judge_pairs for row in read_pairs(path, limit)]
 
     async def one(name: str, encoder: Encoder) -> list[Row]:
@@ -184,7 +192,7 @@ def distribution(
 
 
 def everything(run: Path, limit: int | None = None, embedding: str = SHIPPED, engine: Engine | None = None) -> None:
-    """All of the above for a run, one after the other: what `psr report` shows.
+    """All of the above for a run, as far as it has the data, one after the other: what `psr report` shows.
 
     Args:
         run: run directory.
@@ -195,8 +203,11 @@ def everything(run: Path, limit: int | None = None, embedding: str = SHIPPED, en
     steps(run, limit=limit, engine=engine)
     judge(run, limit=limit, engine=engine)
     scaling(run, limit=limit, engine=engine)
-    scoring(run, limit=limit, engine=engine)
-    distribution(run, embedding)
+    settings = read_run_settings(run)
+    if settings.scores:
+        scoring(run, limit=limit, engine=engine)
+    if settings.ift and settings.eft:
+        distribution(run, embedding)
 
 
 def trained(settings: RunSettings) -> list[str]:

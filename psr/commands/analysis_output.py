@@ -36,9 +36,6 @@ def finish(
         for row in figures[rows]:
             table.add_row(*(_cell(title, row.get(key)) for key, title in columns.items()))
         console.print(table)
-        for row in figures[rows]:
-            if "skipped" in row:
-                console.print(f"{row['model']}: {row['skipped']}")
     console.print(f"written to {path}")
 
 

@@ -42,7 +42,7 @@ def response_pairs(problem: Problem, responses: Sequence[str], rng: random.Rando
 
 def scored_responses(problem: Problem, responses: Sequence[str], rng: random.Random, limit: int) -> list[Row]:
     """Up to `limit` distinct responses with the points that they deserve, and why."""
-    rows = []
+    rows: list[Row] = []
     distinct = list(dict.fromkeys(responses))
     for response in rng.sample(distinct, len(distinct))[:limit]:
         rows += _scored(problem, [], response, "response", f"{problem.id}/score/{len(rows)}")
@@ -51,7 +51,7 @@ def scored_responses(problem: Problem, responses: Sequence[str], rng: random.Ran
 
 def scored_steps(problem: Problem, responses: Sequence[str], rng: random.Random, limit: int) -> list[Row]:
     """Up to `limit` distinct steps of the responses, each at its place, with the points that they deserve, and why."""
-    rows = []
+    rows: list[Row] = []
     steps = list(
         dict.fromkeys((*lines(one)[:i], step) for one in responses for i, step in enumerate(lines(one)))
     )  # a step with all before it

@@ -77,7 +77,8 @@ def summarize(outcomes: Sequence[Row]) -> Row:
         "generated_tokens": mean(one["generated_tokens"] for one in outcomes),
         "prompt_tokens": mean(one["prompt_tokens"] for one in outcomes),
     }
-    shares = [mean(one["samples"]) for one in outcomes if one["samples"] and one["correct"] is not None]
+    sampled = [one["samples"] for one in outcomes if one["samples"] and one["correct"] is not None]
+    shares = [sum(samples) / len(samples) for samples in sampled]
     if shares:
         figures["average"], figures["average_stderr"] = mean(shares), standard_error_of_mean(shares)
         figures["any"] = mean(share > 0 for share in shares)

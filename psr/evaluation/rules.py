@@ -43,13 +43,12 @@ def case(problem: GoldProblem, text: str) -> Case | None:
         return None
     boxed = extract_boxed(problem.answer)
     gold = problem.answer if boxed is None else boxed
-    given, asked = ((answer,), (gold,))
-    if problem.several:
-        given, asked = values(answer), values(gold)
+    given, asked = (values(answer), values(gold)) if problem.several else ((answer,), (gold,))
     if problem.unit:
         if any(unit_of(one) in _UNITS - {unit_of(f"1{problem.unit}")} for one in given):
             return None
-        given, asked = (tuple(without_unit(one, problem.unit) for one in some) for some in (given, asked))
+        given = tuple(without_unit(one, problem.unit) for one in given)
+        asked = tuple(without_unit(one, problem.unit) for one in asked)
     return Case(tuple(one.strip() for one in given), tuple(one.strip() for one in asked), problem.tolerance)
 
 

@@ -59,7 +59,7 @@ class JudgeSettings:
             raise ValueError(f"judge.score_samples is {self.score_samples}: it must be at least 1")
         if self.score_samples > 1 and self.score_temperature == 0:
             raise ValueError(
-                f"judge.score_samples is {self.score_samples} and score_temperature is 0, which makes them all the same: "
+                f"judge.score_samples is {self.score_samples} and score_temperature 0, so that all are the same: "
                 "set score_temperature, for instance to 0.7"
             )
 
