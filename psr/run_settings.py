@@ -74,7 +74,7 @@ def read_run_settings(run: Path, engine: Engine | None = None) -> RunSettings:
         parser.add_class_arguments(kind, name)
     parser.add_subclass_arguments(Engine, "engine")
     given = {name: data[name] for name in ("prompts", "judge", "search", "engine") if data[name] is not None}
-    made = parser.instantiate_classes(parser.parse_object(given))
+    made = parser.instantiate(parser.parse_object(given))
     return RunSettings(
         run=run,
         engine=engine or made.engine,

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -166,9 +167,8 @@ def percent(value: float | None, error: float | None = None) -> str:
 
 
 def results_table(results: Sequence[Row]) -> Table:
-    table = Table(
-        "model", "benchmark", "method", "graded", "accuracy %", "avg %", "any %", "finished %", "steps", "tokens"
-    )
+    shares = ("accuracy %", "avg %", "any %", "finished %")
+    table = Table("model", "benchmark", "method", "graded", *shares, "steps", "tokens", box=SIMPLE_HEAD)
     for row in results:
         method = row["method"] if row["method"] not in SAMPLED else f"{row['method']} {row['width']}"
         table.add_row(
@@ -183,9 +183,8 @@ def results_table(results: Sequence[Row]) -> Table:
 
 
 def comparison_table(comparisons: Sequence[dict[str, Any]]) -> Table:
-    table = Table(
-        "models", "benchmark", "method", "difference, points", "interval", "only the first", "only the second"
-    )
+    names = ("models", "benchmark", "method", "points", "interval", "only the\nfirst", "only the\nsecond")
+    table = Table(*names, box=SIMPLE_HEAD)
     for row in comparisons:
         interval = f"{100 * row['low']:+.1f} .. {100 * row['high']:+.1f} ({100 * row['level']:.0f}%)"
         who = (f"{row['b']} - {row['a']}", row["benchmark"], f"{row['method']} {row['width']}")
