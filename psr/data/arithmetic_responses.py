@@ -30,18 +30,22 @@ def score(problem: str, previous: Sequence[str], response: str, *, whole: bool) 
     """The points from 0 to 5, and the judge's working: every step worked out, as stated units first, marked + or -.
 
     Each right step adds its share of the five points, rounded down: five are for a response without a fault, if it is
-    `whole` up to the end of the chain. For instance "a37+18:7+8=15,3+1+1=5=55;54-" for the step "a37+18=45". None where
-    a step has nothing to follow.
+    `whole` up to the end of the chain. For instance "a37+18:7+8=15,3+1+1=5=55;54-" for the step "a37+18=45". After the
+    steps of a whole response their marks are put together, ";-++", so that there is little left to count. None where a
+    step has nothing to follow.
     """
     steps, marks = lines(response), right_steps(problem, previous, response)
     told = []
+    signs = ["+" if right else "-" for right in marks]
     for i, step in enumerate(steps):
         before = [*previous, *steps[:i]]
         expected = next_operation(problem, before)
         if expected is None or not in_range(apply(expected.value, expected.sign, expected.operand)):
             return None
         stated = stated_result(problem, before, step)
-        told.append(f"{working(expected)};{stated[::-1] if stated else '?'}{'+' if marks[i] else '-'}")
+        told.append(f"{working(expected)};{stated[::-1] if stated else '?'}{signs[i]}")
+    if whole:
+        told += [";", *signs]
     asked = len(parse(problem).operations) - len(previous) if whole else 1
     return FULL_SCORE * sum(marks) // max(asked, len(steps)), "".join(told)
 

@@ -34,6 +34,11 @@ def test_every_step_is_checked_on_what_was_stated_before():
     assert not is_right_response(CHAIN, [], "gibberish\n\n")
 
 
+def test_the_marks_of_a_whole_response_are_put_together():
+    told = score(CHAIN, [], SLIP, whole=True)
+    assert told is not None and told[1].endswith(";-++") and told[1].startswith("a37+18:7+8=15,3+1+1=5=55;54-b45-20:")
+
+
 @pytest.mark.parametrize(("response", "points"), [(RIGHT, 5), (SLIP, 3), (TWO_SLIPS, 1), ("a37+18=55", 1)])
 def test_each_right_step_is_worth_its_share_of_five_points(response: str, points: int):
     told = score(CHAIN, [], response, whole=True)
