@@ -92,6 +92,29 @@ def test_started_again_nothing_is_generated_twice(
     assert sum(asked) == 2 * (3 + 2)
 
 
+def test_psr_test_names_what_it_does_not_count(models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture):
+    write_jsonl(tmp_path / "sums.jsonl", [*ROWS, NO_GOLD])
+    config = {
+        "model": {
+            "class_path": "psr.modules.solver.SolverModule",
+            "init_args": {
+                "model": str(models[0]),
+                "max_tokens": 8,
+                "engine": {"class_path": "psr.engines.local.LocalEngine"},
+            },
+        },
+        "data": {
+            "class_path": "psr.data.benchmark.BenchmarkDataModule",
+            "init_args": {"problems": str(tmp_path / "sums.jsonl")},
+        },
+        "trainer": {"accelerator": "cpu", "logger": False, "default_root_dir": str(tmp_path)},
+    }
+    (tmp_path / "test.yaml").write_text(json.dumps(config))
+    main(["test", "--config", str(tmp_path / "test.yaml")])
+    shown = capsys.readouterr().out
+    assert "nameless: no reference answer, not counted in the accuracy" in shown and "test/accuracy" in shown
+
+
 def test_a_set_of_the_hub_is_read_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The columns of OlympiadBench, as `datasets` loads them, here from a folder."""
     row = {"question": "1+1?", "final_answer": ["$2$,$3$"], "unit": "km", "error": None, "is_multiple_answer": True}
