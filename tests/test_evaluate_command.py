@@ -92,6 +92,18 @@ def test_started_again_nothing_is_generated_twice(
     assert sum(asked) == 2 * (3 + 2)
 
 
+def test_a_problem_that_does_not_fit_is_wrong_and_named(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    long = {"id": "long", "problem": "1+" * 200 + "1", "answer": "201"}
+    write_jsonl(tmp_path / "sums.jsonl", [*ROWS, long])
+    main([*arguments, f"--benchmarks=[{tmp_path / 'sums.jsonl'}]", "--methods=[greedy,majority,step,best_of_n,beam]"])
+    results = read_json(tmp_path / "out/evaluation.json")["results"]
+    assert len(results) == 10 and all(row["too_long"] == ["long"] for row in results)
+    assert all(row["graded"] == 6 and row["accuracy"] < 1 for row in results)
+    assert "does not fit into the model's context, counted as wrong: long" in capsys.readouterr().out
+
+
 def test_psr_test_names_what_it_does_not_count(models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture):
     write_jsonl(tmp_path / "sums.jsonl", [*ROWS, NO_GOLD])
     config = {
@@ -105,7 +117,7 @@ def test_psr_test_names_what_it_does_not_count(models: list[Path], tmp_path: Pat
         },
         "data": {
             "class_path": "psr.data.benchmark.BenchmarkDataModule",
-            "init_args": {"problems": str(tmp_path / "sums.jsonl")},
+            "init_args": {"problems": str(tmp_path / "sums.jsonl"), "prompts": str(TINY / "prompts.yaml")},
         },
         "trainer": {"accelerator": "cpu", "logger": False, "default_root_dir": str(tmp_path)},
     }

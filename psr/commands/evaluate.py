@@ -68,25 +68,28 @@ def evaluate(
     folders = {Path(model).name: check_folder(model) for model in models}
     if len(folders) < len(models):
         raise UsageError(f"--models {[str(model) for model in models]}: the folders' names must differ")
-    settings, console = strategy or StrategySettings(), Console()
-    how = Evaluation(
-        engine or LocalEngine(),
-        prompts or Prompts(),
-        judge or JudgeSettings(),
-        settings,
-        out,
-        methods or ["greedy"],
-        widths,
-    )
+    engine, judge, strategy = engine or LocalEngine(), judge or JudgeSettings(), strategy or StrategySettings()
+    how = Evaluation(engine, prompts or Prompts(), judge, strategy, out, methods or ["greedy"], widths)
     results = asyncio.run(how.run(folders, sets))
+    console = Console()
     console.print(results_table(results))
-    for row in (row for row in results if row["no_gold"]):
-        console.print(f"{row['benchmark']}: no reference answer, not counted: {', '.join(row['no_gold'])}")
-        break
+    for line in dict.fromkeys(line for row in results for line in remarks(row)):
+        console.print(line)
     comparisons = compare_with_first(out, results, list(folders))
     if comparisons:
         write_json(out / "comparison.json", {"schema": 1, "comparisons": comparisons})
         console.print(comparison_table(comparisons))
+
+
+def remarks(result: Row) -> list[str]:
+    """What is to be known of a benchmark's problems besides the figures."""
+    found = []
+    if result["no_gold"]:
+        found.append(f"{result['benchmark']}: no reference answer, not counted: {', '.join(result['no_gold'])}")
+    if result["too_long"]:
+        where = f"{result['benchmark']}, {result['model']}: does not fit into the model's context"
+        found.append(f"{where}, counted as wrong: {', '.join(result['too_long'])}")
+    return found
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 from psr.data.jsonl import DataError, append_row, read_appended, read_jsonl, write_json
 from psr.data.problems import read_problems
 from psr.encoding import Encoder
-from psr.engines.base import Engine
+from psr.engines.base import Engine, PromptTooLong
 from psr.engines.local import LocalEngine
 from psr.engines.meter import Meter
 from psr.errors import UsageError
@@ -22,7 +22,7 @@ from psr.prompts import Prompts
 from psr.records import Problem
 from psr.search.judges import JudgeSettings
 from psr.search.run import for_each
-from psr.search.strategies import STRATEGIES, Means, Method, StrategySettings
+from psr.search.strategies import STRATEGIES, Means, Method, Solution, StrategySettings
 
 Row = dict[str, Any]
 DEFAULT_METHODS: list[Method] = ["step"]
@@ -106,7 +106,10 @@ async def solve(method: Method, problems: list[Problem], means: Means, path: Pat
 
     async def one(problem: Problem) -> Row:
         meter = Meter(means.engine)
-        solution = await STRATEGIES[method](problem, replace(means, engine=meter))
+        try:
+            solution = await STRATEGIES[method](problem, replace(means, engine=meter))
+        except PromptTooLong as error:  # unsolved, which is no reason to leave the others unsolved
+            solution = Solution("", False, {"too_long": str(error)})
         return {
             "id": problem.id,
             "problem": problem.problem,

@@ -21,7 +21,7 @@ def grade_rows(rows: Sequence[Row], problems: Sequence[GoldProblem], encoder: En
     """The outcome of every solution, in the order of the problems.
 
     `correct` is None where the problem has no reference answer; `samples` are the outcomes of all solutions that a
-    majority voted on. A solution that was cut off is wrong.
+    majority voted on, none of a problem that was too long to be asked. A solution that was cut off is wrong.
     """
     sampled = [_samples(row) for row in rows]
     texts = [[row["solution"] if row["finished"] else "", *more] for row, more in zip(rows, sampled, strict=True)]
@@ -38,6 +38,7 @@ def grade_rows(rows: Sequence[Row], problems: Sequence[GoldProblem], encoder: En
                 "correct": correct,
                 "samples": samples,
                 "finished": row["finished"],
+                "too_long": "too_long" in row["trace"],
                 "steps": count_steps(row["solution"], encoder),
                 "tokens": len(encoder.plain(row["solution"])),
                 "characters": len(row["solution"]),
@@ -57,7 +58,10 @@ def _samples(row: Row) -> list[str]:
 
 
 def summarize(outcomes: Sequence[Row]) -> Row:
-    """Shares and means with standard errors; problems without a reference answer are named, and not counted."""
+    """Shares and means with standard errors.
+
+    Problems without a reference answer are named, and not counted; those too long for the model are named, and wrong.
+    """
     correct = graded([one["correct"] for one in outcomes])
     finished = [one for one in outcomes if one["finished"]]
     steps = sum(one["steps"] for one in finished)
@@ -65,6 +69,7 @@ def summarize(outcomes: Sequence[Row]) -> Row:
         "problems": len(outcomes),
         "graded": len(correct),
         "no_gold": [one["id"] for one in outcomes if one["correct"] is None],
+        "too_long": [one["id"] for one in outcomes if one["too_long"]],
         "accuracy": mean(correct),
         "accuracy_stderr": standard_error(correct) if correct else None,
         "finished": mean(one["finished"] for one in outcomes),
