@@ -49,6 +49,8 @@ def test_steps_and_scaling_come_from_the_same_solutions(run: Path):
     main(["analyse", "steps", str(run), "--limit=4"])
     rows = figures(run, "steps")["models"]
     assert [row["model"] for row in rows] == ["M1", "M2", "M3"]
+    compared = figures(run, "comparison")["comparisons"]
+    assert [(row["a"], row["b"], row["problems"]) for row in compared] == [("M1", "M2", 4), ("M1", "M3", 4)]
     for row in rows:
         assert sum(row["histogram"].values()) == row["solutions"] <= 4
     greedy = run / "analysis/solutions/M2/test/greedy-1.jsonl"

@@ -100,7 +100,7 @@ def stand_in(name: str, policy: Path) -> None:
 
 
 def arguments_of(
-    recipe: Path, stage: Stage, overlay: str | None, run_dir: Path, policy: Path, given: dict[str, str] | None = None
+    recipe: Path, stage: Stage, overlay: str | None, run_dir: Path, policy: Path, given: dict[str, Any] | None = None
 ) -> list[str]:
     """The stage's command line as `psr run` makes it, with a stand-in for every file that it or its configs name."""
     spec = read_recipe(recipe)
@@ -150,11 +150,11 @@ def test_every_trial_of_a_sweep_is_parsed_and_made(sweep: Path, run_dir: Path, l
     assert spec["command"][-1] == "${args}"
     recipe = sweep.parent
     [stage] = [stage for stage in stages_of(recipe) if stage.name == "self_rewarding"]
-    names = [name.removeprefix("set.") for name in spec["parameters"]]
     seen = set()
     for values in product(*(one["values"] for one in spec["parameters"].values())):
-        arguments = arguments_of(recipe, stage, None, run_dir, llama, dict(zip(names, values, strict=True)))
-        module = ParsedCLI(args=arguments).datamodule
+        options = [f"--{name}={value}" for name, value in zip(spec["parameters"], values, strict=True)]
+        given = command_parser().parse_args(["run", str(recipe), *options]).run.set
+        module = ParsedCLI(args=arguments_of(recipe, stage, None, run_dir, llama, given)).datamodule
         seen.add((repr(module.search), repr(module.judge)))
     assert len(seen) == prod(len(one["values"]) for one in spec["parameters"].values())
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from psr.commands.analysis_output import JUDGE_COLUMNS, SCORING_COLUMNS, STEP_COLUMNS, finish
-from psr.commands.evaluate import Evaluation, Row, comparison_table, percent, results_table
+from psr.commands.evaluate import Evaluation, Row, compare_with_first, comparison_table, percent, results_table
 from psr.data.sft import read_pairs
 from psr.encoding import Encoder
 from psr.engines.base import Engine, PromptTooLong
@@ -125,6 +125,8 @@ def steps(
 ) -> None:
     """Number and length of the steps of greedy solutions (the paper's Tables 4, 7, 8): analysis/steps.json.
 
+    Their accuracy goes to analysis/evaluation.json, and how it differs from the first model's to comparison.json.
+
     Args:
         run: run directory.
         models: names such as M1; M1 and what came of it if not given.
@@ -134,6 +136,7 @@ def steps(
     """
     settings = read_run_settings(run, engine)
     results = evaluated(settings, models, benchmarks, limit, ["greedy"], None)
+    compare_with_first(settings.run / "analysis", results, list(dict.fromkeys(row["model"] for row in results)))
     counted = [{**row, "solutions": round(row["finished"] * row["problems"])} for row in results]
     figures = [{key: row[key] for key in ("model", "benchmark", *STEP_FIGURES)} for row in counted]
     finish(settings, "steps", {"models": figures}, "models", STEP_COLUMNS)

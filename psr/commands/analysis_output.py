@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from psr.data.jsonl import write_json
+from psr.run_folder import RunFolder
 from psr.run_settings import RunSettings
 
 JUDGE_COLUMNS = {
@@ -28,7 +29,7 @@ def finish(
     settings: RunSettings, name: str, figures: dict[str, Any], rows: str | None, columns: dict[str, str]
 ) -> None:
     """Write analysis/<name>.json, and print its `rows` as a table."""
-    path = settings.run / "analysis" / f"{name}.json"
+    path = RunFolder(settings.run).analysis(name)
     write_json(path, {"schema": 1, **figures})
     console = Console()
     if rows is not None:

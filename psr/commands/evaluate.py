@@ -75,9 +75,7 @@ def evaluate(
     console.print(results_table(results))
     for line in dict.fromkeys(line for row in results for line in remarks(row)):
         console.print(line)
-    comparisons = compare_with_first(out, results, list(folders))
-    if comparisons:
-        write_json(out / "comparison.json", {"schema": 1, "comparisons": comparisons})
+    if comparisons := compare_with_first(out, results, list(folders)):
         console.print(comparison_table(comparisons))
 
 
@@ -152,7 +150,7 @@ def put_result(path: Path, figures: Row) -> None:
 
 
 def compare_with_first(out: Path, results: Sequence[Row], models: Sequence[str]) -> list[Row]:
-    """Every later model against the first, on the same benchmark by the same method."""
+    """Every later model against the first, on the same benchmark by the same method; also as comparison.json."""
     comparisons = []
     for row in results:
         base = {**row, "model": models[0]}
@@ -160,6 +158,8 @@ def compare_with_first(out: Path, results: Sequence[Row], models: Sequence[str])
             compared = compare_outcomes(outcome_path(out, base), outcome_path(out, row))
             names = {"a": models[0], "b": row["model"], **{key: row[key] for key in KEY[1:]}}
             comparisons.append({**names, **compared})
+    if comparisons:
+        write_json(out / "comparison.json", {"schema": 1, "comparisons": comparisons})
     return comparisons
 
 
