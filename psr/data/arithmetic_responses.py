@@ -27,22 +27,24 @@ def is_right_response(problem: str, previous: Sequence[str], response: str) -> b
 
 
 def score(problem: str, previous: Sequence[str], response: str, *, whole: bool) -> tuple[int, str] | None:
-    """The points from 0 to 5, and the judge's working: every step worked out, as stated units first, marked + or -.
+    """The points from 0 to 5, and the judge's working: every step worked out, as stated units first, marked a+ or a-.
 
     Each right step adds its share of the five points, rounded down: five are for a response without a fault, if it is
-    `whole` up to the end of the chain. For instance "a37+18:7+8=15,3+1+1=5=55;54-" for the step "a37+18=45". After the
-    steps of a whole response their marks are put together, ";-++", so that there is little left to count. None where a
-    step has nothing to follow.
+    `whole` up to the end of the chain. For instance "a37+18:7+8=15,3+1+1=5=55;54a-" for the step "a37+18=45". After the
+    steps of a whole response the marks are copied together, ";a-b+c+", so that there is little left to count: a small
+    model copies what followed the same letter, and loses count over a hundred characters. None where a step has nothing
+    to follow.
     """
     steps, marks = lines(response), right_steps(problem, previous, response)
     told = []
-    signs = ["+" if right else "-" for right in marks]
+    signs = []
     for i, step in enumerate(steps):
         before = [*previous, *steps[:i]]
         expected = next_operation(problem, before)
         if expected is None or not in_range(apply(expected.value, expected.sign, expected.operand)):
             return None
         stated = stated_result(problem, before, step)
+        signs.append(f"{expected.mark}{'+' if marks[i] else '-'}")
         told.append(f"{working(expected)};{stated[::-1] if stated else '?'}{signs[i]}")
     if whole:
         told += [";", *signs]
