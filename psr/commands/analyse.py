@@ -157,13 +157,15 @@ def scaling(
         run: run directory.
         models: names such as M1; M1 and what came of it if not given.
         widths: candidates per step, or solutions; 1, 2, 4, 6, 8 if not given.
-        methods: of psr search; greedy, majority and step (self-judged step search) if not given.
+        methods: of psr search; if not given greedy, majority and step (self-judged step search), or best_of_n for a run
+            that searches whole responses.
         benchmarks: as for psr evaluate; the run's held-out problems if not given.
         limit: only the first so many problems.
         engine: what the models are served by; the run's own if not given.
     """
     settings = read_run_settings(run, engine)
-    chosen: list[Method] = methods or ["greedy", "majority", "step"]
+    searching: Method = "step" if settings.search.granularity == "step" else "best_of_n"
+    chosen: list[Method] = methods or ["greedy", "majority", searching]
     results = evaluated(settings, models, benchmarks, limit, chosen, widths or [1, 2, 4, 6, 8])
     keys = ("model", "benchmark", "method", "width", "problems", "accuracy", "accuracy_stderr")
     points = [{key: row[key] for key in (*keys, "generated_tokens", "prompt_tokens")} for row in results]
@@ -264,5 +266,6 @@ def evaluated(
     names = benchmarks or [str(settings.problems)]
     sets = {benchmark_label(name): read_benchmark(name, limit) for name in names}
     out = settings.run / "analysis"
-    how = Evaluation(settings.engine, settings.prompts, settings.judge, strategy, out, methods, widths)
+    judge = replace(settings.judge, kind="self")  # whoever made the pairs, what is measured here is the policy alone
+    how = Evaluation(settings.engine, settings.prompts, judge, strategy, out, methods, widths)
     return asyncio.run(how.run(chosen_models(settings, models or trained(settings)), sets))

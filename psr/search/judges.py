@@ -39,7 +39,7 @@ class JudgeSettings:
         max_tokens: an explanation that is longer has no verdict.
         seed: seed of the random judge, and of sampled scores.
         form: "pairwise" asks which of two candidates is better; "score" asks for a score from 0 to 5 of each, and the
-            higher one wins (SRLM).
+            higher one wins (SRLM); it has no orders, comparisons or verdicts.
         score_temperature: sampling temperature of scores; 0 is greedy.
         score_samples: how many scores of a candidate are averaged; more than one need a temperature.
     """
