@@ -52,20 +52,29 @@ def score(problem: str, previous: Sequence[str], response: str, *, whole: bool) 
     return FULL_SCORE * sum(marks) // max(asked, len(steps)), "".join(told)
 
 
-def compare(problem: str, a: str, b: str) -> tuple[str, str, str] | None:
-    """(right response, wrong response, working in the order a, b) of two whole responses.
+def better_and_worse(problem: str, a: str, b: str) -> tuple[str, str] | None:
+    """Two whole responses, the better one first.
 
-    The working is of the first step in which they differ. None unless exactly one of them is right there and the same
-    one has more right steps in all, so that no way of judging can prefer the other.
+    It is right where they first differ, has more right steps in all, and the other one neither, so that no way of
+    judging can prefer the other; None where that is true of neither.
     """
-    one, other = lines(a), lines(b)
-    where = next((i for i, (x, y) in enumerate(zip(one, other, strict=False)) if x != y), None)
+    where = first_difference(a, b)
     if where is None:
         return None
     rights = [right_steps(problem, [], text) for text in (a, b)]
-    ahead = [right[where] for right in rights]
-    count = [sum(right) for right in rights]
-    told = explain(problem, one[:where], one[where], other[where])
-    if told is None or ahead[0] == ahead[1] or count[0] == count[1] or ahead[0] != (count[0] > count[1]):
+    (there_a, there_b), (all_a, all_b) = [right[where] for right in rights], [sum(right) for right in rights]
+    if there_a == there_b or all_a == all_b or there_a != (all_a > all_b):
         return None
-    return (a, b, told) if ahead[0] else (b, a, told)
+    return (a, b) if there_a else (b, a)
+
+
+def explain_responses(problem: str, a: str, b: str) -> str | None:
+    """A judge's working for two whole responses: that of the first step in which they differ, as for single steps."""
+    where = first_difference(a, b)
+    return None if where is None else explain(problem, lines(a)[:where], lines(a)[where], lines(b)[where])
+
+
+def first_difference(a: str, b: str) -> int | None:
+    """The number of steps that two responses begin with in common; None where one has no other step there."""
+    pairs = zip(lines(a), lines(b), strict=False)
+    return next((i for i, (x, y) in enumerate(pairs) if x != y), None)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from psr.data.arithmetic_responses import compare, lines, score
+from psr.data.arithmetic_responses import better_and_worse, explain_responses, lines, score
 from psr.records import Problem
 
 Row = dict[str, Any]
@@ -19,24 +19,19 @@ def response_pairs(problem: Problem, responses: Sequence[str], rng: random.Rando
     """EFT rows of up to `limit` pairs of distinct responses, a better and a worse one."""
     rows: list[Row] = []
     distinct = list(dict.fromkeys(responses))
-    for a, b in rng.sample(pairs := list(combinations(distinct, 2)), len(pairs)):
-        first, second = compare(problem.problem, a, b), compare(problem.problem, b, a)
-        if len(rows) == limit or first is None or second is None:
+    pairs = list(combinations(distinct, 2))
+    for a, b in rng.sample(pairs, len(pairs)):
+        ranked = better_and_worse(problem.problem, a, b)
+        if ranked is None or len(rows) == limit:
             continue
-        chosen, rejected, told = first if first[0] == a else second
-        swapped = second[2] if first[0] == a else first[2]
-        explanations = {"chosen_first": told, "rejected_first": swapped}
-        rows.append(
-            {
-                "id": f"{problem.id}/pair/{len(rows)}",
-                "problem": problem.problem,
-                "previous_steps": [],
-                "chosen": chosen,
-                "rejected": rejected,
-                "granularity": "response",
-                "explanations": explanations,
-            }
-        )
+        chosen, rejected = ranked
+        first = explain_responses(problem.problem, chosen, rejected)
+        second = explain_responses(problem.problem, rejected, chosen)
+        if first is None or second is None:
+            continue
+        row = {"id": f"{problem.id}/pair/{len(rows)}", "problem": problem.problem, "previous_steps": []}
+        row |= {"chosen": chosen, "rejected": rejected, "granularity": "response"}
+        rows.append({**row, "explanations": {"chosen_first": first, "rejected_first": second}})
     return rows
 
 
@@ -52,9 +47,8 @@ def scored_responses(problem: Problem, responses: Sequence[str], rng: random.Ran
 def scored_steps(problem: Problem, responses: Sequence[str], rng: random.Random, limit: int) -> list[Row]:
     """Up to `limit` distinct steps of the responses, each at its place, with the points that they deserve, and why."""
     rows: list[Row] = []
-    steps = list(
-        dict.fromkeys((*lines(one)[:i], step) for one in responses for i, step in enumerate(lines(one)))
-    )  # a step with all before it
+    placed = ((*lines(one)[:i], step) for one in responses for i, step in enumerate(lines(one)))
+    steps = list(dict.fromkeys(placed))
     for *previous, step in rng.sample(steps, min(limit, len(steps))):
         rows += _scored(problem, previous, step, "step", f"{problem.id}/step/{len(rows)}")
     return rows

@@ -130,14 +130,22 @@ def _settled(case: Case) -> bool | None:
 
 
 def _matched(equal: Sequence[Sequence[bool]]) -> bool:
-    """Whether every row finds a column of its own. Equal to the same value is equal, so the first that fits will do."""
-    free = set(range(len(equal)))
-    for row in equal:
-        column = next((j for j in sorted(free) if row[j]), None)
-        if column is None:
-            return False
-        free.discard(column)
-    return True
+    """Whether every row can have a column of its own where it is True (bipartite matching by augmenting paths).
+
+    The first that fits would not do: within a tolerance, what equals the same value need not be equal.
+    """
+    owners: dict[int, int] = {}
+
+    def place(row: int, tried: set[int]) -> bool:
+        for column, fits in enumerate(equal[row]):
+            if fits and column not in tried:
+                tried.add(column)
+                if column not in owners or place(owners[column], tried):
+                    owners[column] = row
+                    return True
+        return False
+
+    return all(place(row, set()) for row in range(len(equal)))
 
 
 def _compare(answer: str, gold: str, tolerance: float | None = None) -> bool | None:

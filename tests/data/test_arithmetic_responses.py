@@ -6,7 +6,14 @@ from itertools import islice
 import pytest
 
 from psr.data import arithmetic
-from psr.data.arithmetic_responses import FULL_SCORE, compare, is_right_response, right_steps, score
+from psr.data.arithmetic_responses import (
+    FULL_SCORE,
+    better_and_worse,
+    explain_responses,
+    is_right_response,
+    right_steps,
+    score,
+)
 from psr.data.response_judging import response_pairs, scored_responses, scored_steps
 from psr.records import Problem
 
@@ -54,15 +61,12 @@ def test_a_step_alone_has_all_points_or_none():
 
 
 def test_the_better_response_is_right_where_they_first_differ():
-    assert compare(CHAIN, RIGHT, SLIP) == (RIGHT, SLIP, arithmetic.explain(CHAIN, [], "a37+18=55", "a37+18=45"))
-    swapped = compare(CHAIN, SLIP, RIGHT)
-    assert swapped is not None and swapped[:2] == (RIGHT, SLIP) and swapped[2].endswith("B")
-    assert compare(CHAIN, RIGHT, RIGHT) is None
-    assert compare(CHAIN, SLIP, TWO_SLIPS) == (
-        SLIP,
-        TWO_SLIPS,
-        arithmetic.explain(CHAIN, ["a37+18=45"], "b45-20=25", "b45-20=35"),
-    )
+    assert better_and_worse(CHAIN, RIGHT, SLIP) == better_and_worse(CHAIN, SLIP, RIGHT) == (RIGHT, SLIP)
+    assert explain_responses(CHAIN, RIGHT, SLIP) == arithmetic.explain(CHAIN, [], "a37+18=55", "a37+18=45")
+    assert better_and_worse(CHAIN, RIGHT, RIGHT) is None and explain_responses(CHAIN, RIGHT, RIGHT) is None
+    told = arithmetic.explain(CHAIN, ["a37+18=45"], "b45-20=25", "b45-20=35")
+    assert explain_responses(CHAIN, SLIP, TWO_SLIPS) == told
+    assert better_and_worse(CHAIN, SLIP, TWO_SLIPS) == (SLIP, TWO_SLIPS)
 
 
 def test_rows_carry_the_verifiers_labels():

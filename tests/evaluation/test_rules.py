@@ -62,6 +62,7 @@ def gold(answer: str, **rules: Any) -> GoldProblem:
         (gold("4.2", unit="%", tolerance=0.1), r"4.25\%"),
         (gold("4.2", tolerance=0.1), r"\frac{43}{10}"),
         (gold("3.1", tolerance=0.1), r"\pi"),
+        (gold("1.0, 1.2", several=True, tolerance=0.1), "1.1, 1.0"),  # 1.1 is near both, and has to serve 1.2
     ],
 )
 def test_the_rules_allow_what_means_the_same(problem: GoldProblem, answer: str):
