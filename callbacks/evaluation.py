@@ -19,7 +19,6 @@ from psr.evaluation.solving import solve_by_search, solve_greedy
 from psr.evaluation.statistics import graded, standard_error
 from psr.results import has_model, put_model
 from psr.run_folder import SECONDS, add_seconds, search_figures
-from psr.search.judges import build_judge
 from psr.search.statistics import mean
 
 
@@ -75,7 +74,7 @@ class EvaluateIterations(Callback):
         engine, encoder, name = data.engine, data.encoder, f"M{number}"
         solved = await solve_greedy(engine, encoder, self.problems, self.max_tokens, f"{name} solves")
         some = self.problems[: self.search_problems]
-        judge = build_judge(data.judge, engine, encoder, data.verifier)
+        judge = await data.build_judge()
         searched, _ = await solve_by_search(engine, encoder, some, judge, data.search, f"{name} searches held-out")
         judging = await evaluate_judge(engine, encoder, self.judge_rows, data.judge)
         correct = graded([one.correct for one in solved])

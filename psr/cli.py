@@ -6,13 +6,13 @@
     psr search                 solve problems by test-time search
     psr evaluate               models on benchmarks: accuracy, intervals
     psr analyse                the paper's tables and figures, of one's own run
-    psr serve                  an SGLang server for several runs
+    psr serve                  a server for several runs, or an annotator
 
 Every command is a function with typed arguments; jsonargparse makes the command line, the help and the checks.
 """
 
 import sys
-from argparse import ArgumentError
+from argparse import ArgumentError, ArgumentParser
 from typing import Any
 
 from jsonargparse import CLI
@@ -38,8 +38,10 @@ def lightning_cli(args: list[str]) -> None:
 
 def commands() -> dict[str, Any]:
     """The commands besides LightningCLI's, by name; a nested dictionary is a group."""
-    from psr.commands import analyse, data, model
+    from psr.commands import analyse, data, eft, model
     from psr.commands.evaluate import evaluate
+    from psr.commands.export import export
+    from psr.commands.ift import ift, problems
     from psr.commands.responses import responses
     from psr.commands.search import search
     from psr.commands.serve import serve
@@ -47,7 +49,16 @@ def commands() -> dict[str, Any]:
 
     return {
         "run": run,
-        "data": {"arithmetic": data.arithmetic, "eft": data.eft, "responses": responses, "split": data.split},
+        "data": {
+            "problems": problems,
+            "ift": ift,
+            "eft": {"verifier": eft.verifier, "prm800k": eft.prm800k, "search": eft.search},
+            "responses": responses,
+            "export": export,
+            "arithmetic": data.arithmetic,
+            "rate": data.rate,
+            "split": data.split,
+        },
         "model": {"init": model.init, "fetch": model.fetch},
         "search": search,
         "evaluate": evaluate,
@@ -66,11 +77,29 @@ def commands() -> dict[str, Any]:
 
 def own_cli(args: list[str]) -> None:
     """Run one of the other commands."""
-    chosen = commands()
-    if args and isinstance(chosen.get(args[0]), dict):  # alone: two levels down, jsonargparse loses its own messages
-        CLI(chosen[args[0]], args=args[1:], prog=f"psr {args[0]}")
-    else:
-        CLI(chosen, args=args, prog="psr", description=DESCRIPTION)
+    chosen, prog = commands(), "psr"
+    description: str | None = DESCRIPTION
+    while args and isinstance(chosen.get(args[0]), dict):  # alone: levels down, jsonargparse loses its own messages
+        chosen, prog, description, args = chosen[args[0]], f"{prog} {args[0]}", None, args[1:]
+    CLI(chosen, args=args, prog=prog, description=description)
+
+
+def spelled(args: list[str]) -> list[str]:
+    """The arguments as the parser wants them: underscored, and `data eft --from SOURCE ...` as `data eft SOURCE ...`.
+
+    Every source of judge data is a command with settings of its own; without `--from` it is the verifier. The switch
+    `--dry-run` may stand alone.
+    """
+    args = [underscored(argument) for argument in args]
+    followers = [*args[1:], "--"]
+    alone = [one == "--dry_run" and next_.startswith("--") for one, next_ in zip(args, followers, strict=False)]
+    args = [one + "=true" if switch else one for one, switch in zip(args, alone, strict=True)]
+    if args[:2] != ["data", "eft"]:
+        return args
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--from", dest="source", default="verifier")
+    found, rest = parser.parse_known_args(args[2:])
+    return [*args[:2], found.source, *rest]
 
 
 def underscored(argument: str) -> str:
@@ -88,7 +117,7 @@ def main(args: list[str] | None = None) -> None:
         if args and args[0] in LIGHTNING_COMMANDS:
             lightning_cli(args)
         else:
-            own_cli([underscored(arg) for arg in args])
+            own_cli(spelled(args))
     except USER_ERRORS as error:
         sys.exit(f"psr: {error}")
 

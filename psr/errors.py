@@ -1,5 +1,6 @@
 """The errors that are the user's to mend: `psr` prints their message alone, without a traceback, and exits with 1."""
 
+from psr.data.annotator.settings import AnnotatorError
 from psr.data.jsonl import DataError
 from psr.encoding import StepBoundaryError
 from psr.engines.base import EngineError
@@ -15,4 +16,7 @@ class NoPairsError(RuntimeError):
     """An iteration has nothing to train on."""
 
 
-USER_ERRORS = (DataError, ModelFetchError, StepBoundaryError, EngineError, PolicyError, UsageError, NoPairsError)
+USER_ERRORS = (
+    *(AnnotatorError, DataError, EngineError, ModelFetchError, NoPairsError),
+    *(PolicyError, StepBoundaryError, UsageError),
+)

@@ -1,4 +1,4 @@
-"""The prompt templates (reason, judge, score) and the parsers of what comes back; all of it can be set from YAML.
+"""The prompt templates (reason, judge, score, segment) and the parsers of replies; all of it can be set from YAML.
 
 Knows texts and step boundaries. Does not know engines, models, or what a verdict is used for.
 """
@@ -54,6 +54,17 @@ Response:
 Review:
 """
 
+SEGMENT = """\
+Divide the solution below into steps. Copy it word for word: add, drop, correct and reorder nothing, and keep every \
+formula and the final \\boxed{} as they are. Begin every step on a line of its own with "Step 1:", "Step 2:" and so \
+on; one step is one move of the reasoning. Write nothing else.
+
+Problem: {problem}
+
+Solution:
+{solution}
+"""
+
 VERDICTS = ("A", "B")
 SCORES = range(6)
 """Of the additive judge of Self-Rewarding Language Models (arXiv 2401.10020): a point for each criterion met."""
@@ -63,12 +74,14 @@ SCORES = range(6)
 class Prompts:
     """Templates and step format.
 
-    Placeholders: reason has {problem}; judge has {problem}, {steps}, {a}, {b}; score {problem}, {steps}, {response}.
+    Placeholders: reason has {problem}; judge has {problem}, {steps}, {a}, {b}; score {problem}, {steps}, {response};
+    segment {problem}, {solution}.
 
     Args:
         reason: asks for a solution step by step.
         judge: asks which of two next steps is better, explanation first, verdict last.
         score: asks for the score of one response, or next step, explanation first, score last.
+        segment: asks an annotator to divide a worked solution into steps, altering nothing.
         verdict: how a verdict is written; {label} is A or B.
         score_verdict: how a score is written; {score} is a digit from 0 to 5.
         step_marker: text with which every step begins ("Step " in the paper's format), or empty.
@@ -79,6 +92,7 @@ class Prompts:
     reason: str = REASON
     judge: str = JUDGE
     score: str = SCORE
+    segment: str = SEGMENT
     verdict: str = "[[{label}]]"
     score_verdict: str = "Score: {score}"
     step_marker: str = "Step "
@@ -90,6 +104,7 @@ class Prompts:
             "reason": ["{problem}"],
             "judge": ["{problem}", "{steps}", "{a}", "{b}"],
             "score": ["{problem}", "{steps}", "{response}"],
+            "segment": ["{problem}", "{solution}"],
             "verdict": ["{label}"],
             "score_verdict": ["{score}"],
         }
@@ -115,6 +130,9 @@ class Prompts:
     def score_prompt(self, problem: str, steps: str, response: str) -> str:
         response = response.removesuffix(self.step_separator).rstrip("\n")
         return fill(self.score, problem=problem, steps=steps, response=response)
+
+    def segment_prompt(self, problem: str, solution: str) -> str:
+        return fill(self.segment, problem=problem, solution=solution)
 
     def verdict_text(self, label: str) -> str:
         return fill(self.verdict, label=label)

@@ -17,7 +17,7 @@ import yaml
 from jsonargparse import CLI, ArgumentParser, capture_parser
 from lightning import LightningDataModule, LightningModule, Trainer
 
-from psr.cli import LIGHTNING_COMMANDS, commands, underscored
+from psr.cli import LIGHTNING_COMMANDS, commands, spelled
 from psr.data.jsonl import write_jsonl
 from psr.lightning_cli import PSRLightningCLI
 from psr.run import Stage, read_overlay, read_recipe, read_variables, stage_arguments
@@ -166,7 +166,7 @@ def test_a_stage_is_parsed_and_everything_in_it_is_made(
     command, *options = arguments = arguments_of(recipe, stage, overlay, run_dir, llama)
     if command not in LIGHTNING_COMMANDS:
         parser = command_parser()
-        parser.instantiate_classes(parser.parse_args([underscored(argument) for argument in arguments]))
+        parser.instantiate_classes(parser.parse_args(spelled(arguments)))
         return
     cli = ParsedCLI(args=arguments)
     assert isinstance(cli.model, LightningModule)

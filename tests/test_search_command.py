@@ -156,9 +156,18 @@ def test_problems_without_answers_are_solved_without_an_accuracy(arguments: list
     assert "accuracy" not in row and row["problems"] == 1
 
 
-def test_the_judge_is_the_policy(arguments: list[str]):
+def test_the_judge_is_the_policy_or_a_process_reward_model(arguments: list[str], llama: Path, tmp_path: Path):
     with pytest.raises(SystemExit, match=r"judge\.kind is 'random'"):
         main([*arguments, "--judge.kind=random"])
+    with pytest.raises(SystemExit, match=r"judge\.kind is 'prm' and prm is not given"):
+        main([*arguments, "--judge.kind=prm"])
+    prm = [f"--prm.model={llama}", "--prm.engine=psr.engines.local.LocalEngine", r"--prm.template={problem}"]
+    with pytest.raises(SystemExit, match=r"judge\.kind is 'self' and prm is given"):
+        main([*arguments, *prm])
+    main([*arguments, *prm, "--judge.kind=prm", "--methods=[best_of_n,step,beam]"])
+    for row in read_appended(tmp_path / "out/step.jsonl"):
+        for node in row["trace"]["trajectory"]["nodes"]:
+            assert all("P(" in one["text"] for one in node["judgements"])
 
 
 def test_what_is_sampled_depends_on_the_seed_of_the_strategy(qwen2: Path, encoder: Encoder):

@@ -21,6 +21,7 @@ from psr.modules.policy import check_folder, load_tokenizer
 from psr.prompts import Prompts
 from psr.records import Problem
 from psr.search.judges import JudgeSettings
+from psr.search.prm import PRM, PRMJudge
 from psr.search.run import for_each
 from psr.search.strategies import STRATEGIES, Means, Method, Solution, StrategySettings
 
@@ -46,8 +47,9 @@ def search(
     judge: JudgeSettings | None = None,
     prompts: Prompts | None = None,
     engine: Engine | None = None,
+    prm: PRM | None = None,
 ) -> None:
-    """Solve problems by test-time search with the policy as its own judge; started again, it does what is missing.
+    """Solve problems by test-time search, the policy its own judge; started again, it does what is missing.
 
     Args:
         model: Hugging Face folder of the policy.
@@ -65,28 +67,38 @@ def search(
         limit: only the first so many problems.
         seed: seed of the sampling.
         concurrency: problems under way at the same time.
-        judge: how the policy judges; its `kind` stays "self".
+        judge: who judges, "self" or "prm", and how.
         prompts: templates and step format.
         engine: what generates and judges; in this process if not given.
+        prm: process reward model, for the judge of kind "prm" only; its tokens are not among those counted.
     """
     if model is None or problems is None:
         raise UsageError("psr search needs --model FOLDER and --problems FILE")
     judge = judge or JudgeSettings()
-    if judge.kind != "self":
-        raise UsageError(f"judge.kind is {judge.kind!r}: psr search lets the policy judge itself, drop the setting")
+    if judge.kind not in ("self", "prm") or (judge.kind == "prm") != (prm is not None):
+        raise UsageError(
+            f"judge.kind is {judge.kind!r} and prm is {'not ' * (prm is None)}given: psr search lets the policy judge "
+            "itself (self, and no prm), or a process reward model (prm, with its model and engine)"
+        )
     settings = StrategySettings(width, beam, temperature, top_p, max_tokens, max_step_tokens, max_steps, seed)
     encoder = Encoder(load_tokenizer(check_folder(model)), prompts or Prompts())
     engine = engine or LocalEngine()
-    means = Means(engine, encoder, judge, settings)
+    means = Means(engine, encoder, judge, settings, PRMJudge(prm, judge, prm.margin) if prm else None)
     asked = read_problems(problems, limit)
     chosen: list[Method] = list(dict.fromkeys(methods or DEFAULT_METHODS))
     how = {"model": str(model.resolve()), "strategy": asdict(settings), "judge": asdict(judge)}
+    if prm is not None:
+        how["prm"] = {"model": str(prm.model.resolve()), "template": prm.template, "margin": prm.margin}
 
     async def solve_all() -> dict[Method, list[Row]]:
         try:
+            if prm is not None:
+                await prm.load()
             return {method: await solve(method, asked, means, out / f"{method}.jsonl", how) for method in chosen}
         finally:
             await engine.close()
+            if prm is not None:
+                await prm.engine.close()
 
     solved = asyncio.run(solve_all())
     answers = read_answers(problems)

@@ -1,5 +1,6 @@
 """JSON lines: reading with errors that name file and line, writing that never leaves half a file. Knows no schema."""
 
+import gzip
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +28,7 @@ def read_jsonl(path: str | Path, required: Iterable[str] = (), optional: Iterabl
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as lines:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue

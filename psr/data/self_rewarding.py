@@ -25,7 +25,8 @@ from psr.packing import Group, Row, Unit, plan_rows
 from psr.prompts import Prompts
 from psr.records import Problem, StepPair, Trajectory, step_pairs
 from psr.run_folder import RunFolder, add_search
-from psr.search.judges import JudgeSettings, Verifier, build_judge
+from psr.search.judges import Judge, JudgeSettings, Verifier, build_judge
+from psr.search.prm import PRM, PRMJudge
 from psr.search.run import for_each
 from psr.search.statistics import search_summary
 from psr.search.step_search import SearchSettings, step_search
@@ -44,6 +45,7 @@ class SelfRewardingDataModule(LightningDataModule):
         search: how a problem is searched.
         judge: who judges.
         verifier: exact verifier of a step, for the judge of kind "verifier" only.
+        prm: process reward model, for the judge of kind "prm" only.
         min_margin: a pair is kept if the scores of best and worst differ by at least so much.
         batch_size: step pairs per optimizer step; those of one problem share a step tree.
         row_tokens: token budget of a row of step trees: more needs more memory and less time. The gradient of an
@@ -63,6 +65,7 @@ class SelfRewardingDataModule(LightningDataModule):
         search: SearchSettings | None = None,
         judge: JudgeSettings | None = None,
         verifier: Verifier | None = None,
+        prm: PRM | None = None,
         min_margin: int = 1,
         batch_size: int = 32,
         row_tokens: int = 4096,
@@ -76,6 +79,7 @@ class SelfRewardingDataModule(LightningDataModule):
         self.search, self.judge, self.verifier = search or SearchSettings(), judge or JudgeSettings(), verifier
         self.min_margin, self.concurrency, self.seed = min_margin, concurrency, seed
         self.batch_size, self.row_tokens = batch_size, row_tokens
+        self.prm = prm
         self.prompts = prompts or Prompts()
 
     def setup(self, stage: str) -> None:
@@ -101,6 +105,8 @@ class SelfRewardingDataModule(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         asyncio.run(self.engine.close())
+        if self.prm is not None:
+            asyncio.run(self.prm.engine.close())
 
     async def serve(self, number: int) -> None:
         """Have the engine serve M`number`, if it does not already."""
@@ -139,9 +145,17 @@ class SelfRewardingDataModule(LightningDataModule):
             )
         return pairs
 
+    async def build_judge(self) -> Judge:
+        """The judge of the settings, ready to be asked."""
+        if self.judge.kind != "prm" or self.prm is None:
+            return build_judge(self.judge, self.engine, self.encoder, self.verifier)
+        await self.prm.load()
+        judge = PRMJudge(self.prm, self.judge, self.prm.margin)
+        return build_judge(self.judge, self.engine, self.encoder, self.verifier, judge)
+
     async def _search(self, problems: list[Problem], number: int, journal: TraceJournal) -> None:
         """Search `problems` and note every one in the journal as it is done."""
-        judge = build_judge(self.judge, self.engine, self.encoder, self.verifier)
+        judge = await self.build_judge()
         started, before = time.monotonic(), dict(self.engine.usage)
 
         def keep(trajectory: Trajectory) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from psr.data.jsonl import read_jsonl
 from psr.data.rows import check_accumulation, row_loader
+from psr.data.segmenting import with_box
+from psr.data.tables import read_table
 from psr.encoding import Encoder
 from psr.errors import UsageError
 from psr.modules.policy import load_tokenizer
@@ -32,18 +33,16 @@ SCORED = ["problem", "previous_steps", "response", "score"]
 def ift_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
     """One sample per worked solution: the reasoning prompt, and the steps in the step format."""
     samples = []
-    for row in read_jsonl(path, ["problem", "solution"], ["answer"])[:limit]:
-        steps = [line for line in row["solution"].strip().split("\n") if line.strip()] or [""]
-        if row.get("answer") is not None and "\\boxed{" not in steps[-1]:
-            steps[-1] = f"{steps[-1]} \\boxed{{{row['answer']}}}"
-        text = encoder.prompts.format_steps(steps)
+    for row in read_table(path, ["problem", "solution"], ["answer"])[:limit]:
+        lines = [line for line in row["solution"].strip().split("\n") if line.strip()]
+        text = encoder.prompts.format_steps(with_box(lines, row.get("answer")))
         samples.append(Sample(encoder.reason(row["problem"]), encoder.completion(text)))
     return samples
 
 
 def read_pairs(path: str | Path, limit: int | None = None) -> list[dict[str, Any]]:
     """EFT rows of a file. Raises DataError where a field is missing."""
-    return read_jsonl(path, PAIR, ["explanations", "granularity"])[:limit]
+    return read_table(path, PAIR, ["explanations", "granularity"])[:limit]
 
 
 def eft_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
@@ -79,7 +78,7 @@ def judge_questions(row: Mapping[str, Any], prompts: Prompts) -> Iterator[tuple[
 def score_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
     """One sample per scored step or response; the score comes last."""
     samples = []
-    for row in read_jsonl(path, SCORED, ["explanation", "granularity"])[:limit]:
+    for row in read_table(path, SCORED, ["explanation", "granularity"])[:limit]:
         prompt = score_prompt(row, "response", encoder)
         told = row.get("explanation", "") + encoder.prompts.score_text(row["score"])
         samples.append(Sample(prompt, encoder.completion(told)))

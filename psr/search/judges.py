@@ -29,7 +29,8 @@ class JudgeSettings:
     """Who judges, and how.
 
     Args:
-        kind: "self" is the policy itself; "random" and "verifier" are debug judges, the floor and the ceiling.
+        kind: "self" is the policy itself; "prm" is a process reward model; "random" and "verifier" are debug judges,
+            the floor and the ceiling.
         verdicts: "explain" generates the explanation and parses the verdict; "logprob" compares the log-probabilities
             of the two verdict tokens right after the prompt, with no decoding.
         orders: "both" asks every pair in both orders and counts only agreement; "one" asks once.
@@ -44,7 +45,7 @@ class JudgeSettings:
         score_samples: how many scores of a candidate are averaged; more than one need a temperature.
     """
 
-    kind: Literal["self", "random", "verifier"] = "self"
+    kind: Literal["self", "random", "verifier", "prm"] = "self"
     verdicts: Literal["explain", "logprob"] = "explain"
     orders: Orders = "both"
     comparisons: Comparisons = "round_robin"
@@ -263,8 +264,14 @@ class VerifierJudge:
         return await hold(candidates, self.settings, ask)
 
 
-def build_judge(settings: JudgeSettings, engine: Engine, encoder: Encoder, verifier: Verifier | None) -> Judge:
-    """The judge that the settings name. Raises UsageError for kind "verifier" without one."""
+def build_judge(
+    settings: JudgeSettings, engine: Engine, encoder: Encoder, verifier: Verifier | None, prm: Judge | None = None
+) -> Judge:
+    """The judge that the settings name. Raises UsageError for the kinds "verifier" and "prm" without one."""
+    if settings.kind == "prm":
+        if prm is None:
+            raise UsageError("judge.kind is 'prm', and there is no data.prm: name its model and engine there")
+        return prm
     if settings.kind == "random":
         return RandomJudge(settings)
     if settings.kind == "self":

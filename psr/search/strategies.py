@@ -66,15 +66,14 @@ class Means:
     encoder: Encoder
     judge: JudgeSettings
     settings: StrategySettings
+    prm: Judge | None = None
 
     async def judgements(
-        self, problem: Problem, steps: list[str], candidates: tuple[Candidate, ...]
+        self, problem: Problem, steps: Sequence[str], candidates: Sequence[Candidate]
     ) -> list[Judgement]:
-        return await self.ask_judge()(problem, steps, candidates)
-
-    def ask_judge(self) -> Judge:
-        """The policy itself, comparing or scoring."""
-        return build_judge(self.judge, self.engine, self.encoder, verifier=None)
+        """By the policy itself, or by the process reward model: of several steps at once it rates the last."""
+        judge = build_judge(self.judge, self.engine, self.encoder, None, self.prm)
+        return await judge(problem, steps, candidates)
 
     async def solutions(self, problem: Problem, n: int, temperature: float) -> list[Completion]:
         """Whole solutions."""
@@ -109,7 +108,7 @@ async def majority(problem: Problem, means: Means) -> Solution:
 
 
 async def best_of_n(problem: Problem, means: Means) -> Solution:
-    """The winner of a self-judged tournament of the sampled solutions that are finished."""
+    """The winner of a judged tournament of the sampled solutions that are finished."""
     sampled = await means.solutions(problem, means.settings.width, means.settings.temperature)
     finished = tuple(
         Candidate(one.token_ids, one.text, one.logprob, final=True) for one in sampled if one.finish_reason == "eos"
@@ -126,8 +125,8 @@ async def best_of_n(problem: Problem, means: Means) -> Solution:
 
 
 async def step(problem: Problem, means: Means) -> Solution:
-    """Self-judged step search: the best candidate of every step is kept (the paper's test-time scaling)."""
-    trajectory = await step_search(problem, means.engine, means.ask_judge(), means.encoder, means.search_settings())
+    """Judged step search: the best candidate of every step is kept (the paper's test-time scaling)."""
+    trajectory = await step_search(problem, means.engine, means.judgements, means.encoder, means.search_settings())
     return Solution(trajectory.solution, trajectory.finished, {"trajectory": to_json(trajectory)})
 
 
