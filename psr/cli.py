@@ -4,6 +4,8 @@
     psr run RECIPE_FOLDER      all stages of a recipe, resumable
     psr data / psr model       make what the stages read
     psr search                 solve problems by test-time search
+    psr evaluate               models on benchmarks: accuracy, intervals
+    psr analyse                the paper's tables and figures, of one's own run
     psr serve                  a server for several runs, or an annotator
 
 Every command is a function with typed arguments; jsonargparse makes the command line, the help and the checks.
@@ -36,9 +38,11 @@ def lightning_cli(args: list[str]) -> None:
 
 def commands() -> dict[str, Any]:
     """The commands besides LightningCLI's, by name; a nested dictionary is a group."""
-    from psr.commands import data, eft, model
+    from psr.commands import analyse, data, eft, model
+    from psr.commands.evaluate import evaluate
     from psr.commands.export import export
     from psr.commands.ift import ift, problems
+    from psr.commands.responses import responses
     from psr.commands.search import search
     from psr.commands.serve import serve
     from psr.run import run
@@ -49,6 +53,7 @@ def commands() -> dict[str, Any]:
             "problems": problems,
             "ift": ift,
             "eft": {"verifier": eft.verifier, "prm800k": eft.prm800k, "search": eft.search},
+            "responses": responses,
             "export": export,
             "arithmetic": data.arithmetic,
             "rate": data.rate,
@@ -56,6 +61,16 @@ def commands() -> dict[str, Any]:
         },
         "model": {"init": model.init, "fetch": model.fetch},
         "search": search,
+        "evaluate": evaluate,
+        "analyse": {
+            "all": analyse.everything,
+            "compare": analyse.compare,
+            "judge": analyse.judge,
+            "steps": analyse.steps,
+            "scaling": analyse.scaling,
+            "scoring": analyse.scoring,
+            "distribution": analyse.distribution,
+        },
         "serve": serve,
     }
 

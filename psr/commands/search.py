@@ -11,7 +11,7 @@ from rich.table import Table
 from psr.data.jsonl import DataError, append_row, read_appended, read_jsonl, write_json
 from psr.data.problems import read_problems
 from psr.encoding import Encoder
-from psr.engines.base import Engine
+from psr.engines.base import Engine, PromptTooLong
 from psr.engines.local import LocalEngine
 from psr.engines.meter import Meter
 from psr.errors import UsageError
@@ -23,7 +23,7 @@ from psr.records import Problem
 from psr.search.judges import JudgeSettings
 from psr.search.prm import PRM, PRMJudge
 from psr.search.run import for_each
-from psr.search.strategies import STRATEGIES, Means, Method, StrategySettings
+from psr.search.strategies import STRATEGIES, Means, Method, Solution, StrategySettings
 
 Row = dict[str, Any]
 DEFAULT_METHODS: list[Method] = ["step"]
@@ -113,13 +113,15 @@ async def solve(method: Method, problems: list[Problem], means: Means, path: Pat
     if any(row["how"] != how for row in done.values()):
         raise DataError(f"{path} was written by another model or with other settings: give another --out")
     missing = [problem for problem in problems if problem.id not in done]
-    if missing and means.engine.served_version is None:
-        folder = Path(how["model"])
-        await means.engine.load_weights(folder, folder.name)
+    if missing and means.engine.served_version != how["model"]:
+        await means.engine.load_weights(Path(how["model"]), how["model"])
 
     async def one(problem: Problem) -> Row:
         meter = Meter(means.engine)
-        solution = await STRATEGIES[method](problem, replace(means, engine=meter))
+        try:
+            solution = await STRATEGIES[method](problem, replace(means, engine=meter))
+        except PromptTooLong as error:  # unsolved, which is no reason to leave the others unsolved
+            solution = Solution("", False, {"too_long": str(error)})
         return {
             "id": problem.id,
             "problem": problem.problem,

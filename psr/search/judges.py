@@ -7,13 +7,13 @@ steps; none is ever handed an answer.
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Literal, Protocol
 
 from psr.encoding import Encoder
 from psr.engines.base import Engine, Origin, Sampling
 from psr.errors import UsageError
-from psr.prompts import VERDICTS
+from psr.prompts import SCORES, VERDICTS
 from psr.records import Candidate, Judgement, Problem
 from psr.search.rounds import ROUNDS, Comparisons, Orders, Question, distinct
 
@@ -38,7 +38,11 @@ class JudgeSettings:
             the best and the worst are settled, the same ones with fewer questions; "knockout" is a tournament with
             fewer questions still, whose best and worst may be others.
         max_tokens: an explanation that is longer has no verdict.
-        seed: seed of the random judge.
+        seed: seed of the random judge, and of sampled scores.
+        form: "pairwise" asks which of two candidates is better; "score" asks for a score from 0 to 5 of each, and the
+            higher one wins (SRLM); it has no orders, comparisons or verdicts.
+        score_temperature: sampling temperature of scores; 0 is greedy.
+        score_samples: how many scores of a candidate are averaged; more than one need a temperature.
     """
 
     kind: Literal["self", "random", "verifier", "prm"] = "self"
@@ -47,6 +51,18 @@ class JudgeSettings:
     comparisons: Comparisons = "round_robin"
     max_tokens: int = 512
     seed: int = 0
+    form: Literal["pairwise", "score"] = "pairwise"
+    score_temperature: float = 0.0
+    score_samples: int = 1
+
+    def __post_init__(self) -> None:
+        if self.score_samples < 1:
+            raise ValueError(f"judge.score_samples is {self.score_samples}: it must be at least 1")
+        if self.score_samples > 1 and self.score_temperature == 0:
+            raise ValueError(
+                f"judge.score_samples is {self.score_samples} and score_temperature 0, so that all are the same: "
+                "set score_temperature, for instance to 0.7"
+            )
 
 
 Verifier = Callable[[str, Sequence[str], str], bool]
@@ -152,6 +168,63 @@ async def verdicts(
 
 
 @dataclass(frozen=True)
+class ScoreJudge:
+    """The policy scores each candidate on its own, as in Self-Rewarding Language Models (arXiv 2401.10020).
+
+    Of two candidates the one with the higher mean score wins; equal scores, or one that cannot be parsed, win nothing.
+    What it said of each is the text of the judgements.
+    """
+
+    engine: Engine
+    encoder: Encoder
+    settings: JudgeSettings
+
+    async def __call__(
+        self, problem: Problem, steps: Sequence[str], candidates: Sequence[Candidate]
+    ) -> list[Judgement]:
+        so_far, firsts = "".join(steps), list(distinct(candidates))
+        if len(firsts) < 2:
+            return []
+        prompts = [self.encoder.score(problem.problem, so_far, candidates[i].text) for i in firsts]
+        replies = await score_replies(self.engine, self.encoder, prompts, self.settings, problem.id)
+        told = dict(zip(firsts, replies, strict=True))
+
+        def judgement(i: int, j: int) -> Judgement:
+            (one, one_text), (other, other_text) = told[i], told[j]
+            even = one is None or other is None or one == other
+            text = f"score {_rounded(one)}: {one_text}\nscore {_rounded(other)}: {other_text}"
+            return Judgement(i, j, None if even else i if one > other else j, text)  # type: ignore[operator]
+
+        return [judgement(i, j) for i, j in combinations(firsts, 2)]
+
+
+def _rounded(score: float | None) -> str:
+    return "none" if score is None else f"{score:.3g}"
+
+
+async def score_replies(
+    engine: Engine, encoder: Encoder, prompts: Sequence[tuple[int, ...]], settings: JudgeSettings, key: str = ""
+) -> list[tuple[float | None, str]]:
+    """(mean score, first text that led to it) for each score prompt; None where no score can be parsed.
+
+    `key` is the id of the problem that all the prompts are about, if they are about one.
+    """
+    sampling = Sampling(
+        max_new_tokens=settings.max_tokens,
+        temperature=settings.score_temperature,
+        n=settings.score_samples,
+        seed=settings.seed,
+        stop=tuple(encoder.prompts.score_text(score) for score in SCORES),
+    )
+    replies = []
+    for completions in await engine.generate(prompts, sampling, Origin(key, "verdicts")):
+        parsed = [encoder.prompts.parse_score(one.text) for one in completions]
+        given = [score for score in parsed if score is not None]
+        replies.append((sum(given) / len(given) if given else None, completions[0].text))
+    return replies
+
+
+@dataclass(frozen=True)
 class RandomJudge:
     """A coin toss for every question, fixed by the seed: what remains without any judgement."""
 
@@ -202,7 +275,7 @@ def build_judge(
     if settings.kind == "random":
         return RandomJudge(settings)
     if settings.kind == "self":
-        return SelfJudge(engine, encoder, settings)
+        return (SelfJudge if settings.form == "pairwise" else ScoreJudge)(engine, encoder, settings)
     if verifier is None:
         raise UsageError("judge.kind is 'verifier', and there is no data.verifier: only procedural problems have one")
     return VerifierJudge(verifier, settings)

@@ -25,9 +25,10 @@ class SearchSettings:
         temperature: sampling temperature of candidates.
         top_p: nucleus of candidates.
         max_iterations: expansions per problem, roll-backs included.
-        max_step_tokens: a candidate that does not end its step within so many tokens is discarded.
+        max_step_tokens: a candidate that does not end its step (or response) within so many tokens is discarded.
         ties: what follows when no candidate beats another: "rollback" (the paper's, for making pairs) discards the
             previous step, "advance" goes on with the first candidate (for solving).
+        granularity: what a candidate is: the next "step", or a whole "response" from the problem to its end (SRLM).
         seed: seed of the whole search; every problem and iteration derives its own.
     """
 
@@ -38,6 +39,7 @@ class SearchSettings:
     max_step_tokens: int = 256
     ties: Literal["rollback", "advance"] = "rollback"
     seed: int = 0
+    granularity: Literal["step", "response"] = "step"
 
     def __post_init__(self) -> None:
         for name in ("width", "max_iterations", "max_step_tokens"):
@@ -122,5 +124,5 @@ def _sampling(problem: Problem, iteration: int, encoder: Encoder, settings: Sear
         top_p=settings.top_p,
         n=settings.width,
         seed=zlib.crc32(f"{settings.seed}/{problem.id}/{iteration}".encode()),
-        stop=(encoder.prompts.step_stop,),
+        stop=(encoder.prompts.step_stop,) if settings.granularity == "step" else (),
     )

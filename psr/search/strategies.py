@@ -102,8 +102,9 @@ async def majority(problem: Problem, means: Means) -> Solution:
     answers = [(extract_boxed(one.text) or "").replace(" ", "") for one in sampled]
     votes = Counter(answer for answer in answers if answer)
     chosen = answers.index(votes.most_common(1)[0][0]) if votes else 0
-    trace = {"solutions": [one.text for one in sampled], "votes": dict(votes), "chosen": chosen}
-    return Solution(sampled[chosen].text, sampled[chosen].finish_reason == "eos", trace)
+    finished = [one.finish_reason == "eos" for one in sampled]
+    trace = {"solutions": [one.text for one in sampled], "finished": finished, "votes": dict(votes), "chosen": chosen}
+    return Solution(sampled[chosen].text, finished[chosen], trace)
 
 
 async def best_of_n(problem: Problem, means: Means) -> Solution:
