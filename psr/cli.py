@@ -4,12 +4,15 @@
     psr run RECIPE_FOLDER      all stages of a recipe, resumable
     psr data / psr model       make what the stages read
     psr serve                  an SGLang server for several runs
+    psr report RUN [RUN ...]   figures, tables and searches of finished runs, as a page
 
 Every command is a function with typed arguments; jsonargparse makes the command line, the help and the checks.
 """
 
+import json
 import sys
 from argparse import ArgumentError
+from itertools import takewhile
 from typing import Any
 
 from jsonargparse import CLI
@@ -36,6 +39,7 @@ def lightning_cli(args: list[str]) -> None:
 def commands() -> dict[str, Any]:
     """The commands besides LightningCLI's, by name; a nested dictionary is a group."""
     from psr.commands import data, model
+    from psr.commands.report import report
     from psr.commands.serve import serve
     from psr.run import run
 
@@ -44,6 +48,7 @@ def commands() -> dict[str, Any]:
         "data": {"arithmetic": data.arithmetic, "eft": data.eft, "split": data.split},
         "model": {"init": model.init, "fetch": model.fetch},
         "serve": serve,
+        "report": report,
     }
 
 
@@ -64,6 +69,15 @@ def underscored(argument: str) -> str:
     return "--" + name.replace("-", "_") + equals + value
 
 
+def command_line(words: list[str]) -> list[str]:
+    """The words as jsonargparse takes them: names of options with underscores, the runs of `report` as one list."""
+    words = [underscored(word) for word in words]
+    if words[:1] == ["report"]:
+        runs = list(takewhile(lambda word: not word.startswith("-"), words[1:]))
+        words[1 : 1 + len(runs)] = [json.dumps(runs)] if runs else []
+    return words
+
+
 def main(args: list[str] | None = None) -> None:
     """The entry point of `psr`; tests call `main([...])`. Exits with 1 and one clear message on bad input."""
     args = sys.argv[1:] if args is None else args
@@ -71,7 +85,7 @@ def main(args: list[str] | None = None) -> None:
         if args and args[0] in LIGHTNING_COMMANDS:
             lightning_cli(args)
         else:
-            own_cli([underscored(arg) for arg in args])
+            own_cli(command_line(args))
     except USER_ERRORS as error:
         sys.exit(f"psr: {error}")
 

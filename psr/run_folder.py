@@ -30,6 +30,10 @@ class RunFolder:
         """The reference log-probabilities of the step pairs that make M`number`."""
         return self.iteration(number) / "reference.safetensors"
 
+    def analysis(self, name: str) -> Path:
+        """What an analysis of the run's models found, as in `analysis/judge.json`."""
+        return self.root / "analysis" / f"{name}.json"
+
     @property
     def results(self) -> Path:
         return self.root / "results.json"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from jsonargparse import CLI, capture_parser
 
-from psr.cli import LIGHTNING_COMMANDS, commands, underscored
+from psr.cli import LIGHTNING_COMMANDS, command_line, commands
 from psr.lightning_cli import PSRLightningCLI
 from tests.recipes.tiny_run import ROOT
 
@@ -98,7 +98,7 @@ def test_psr_accepts_the_command(words: list[str], monkeypatch: pytest.MonkeyPat
     if words[0] in LIGHTNING_COMMANDS:
         ParserOnlyCLI(args=words)
     else:
-        capture_parser(lambda: CLI(commands(), args=[])).parse_args([underscored(word) for word in words])
+        capture_parser(lambda: CLI(commands(), args=[])).parse_args(command_line(words))
 
 
 @pytest.mark.parametrize("words", of("python"), ids=ids)
