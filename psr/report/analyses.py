@@ -11,6 +11,8 @@ from psr.report.runs import Run
 
 Rows = list[tuple[Run, dict[str, Any]]]
 
+METHODS = {"step": "step search", "majority": "majority vote", "best_of_n": "best of n", "beam": "beam search"}
+
 
 def rows_of(runs: Sequence[Run], analysis: str, field: str) -> Rows:
     """The entries of a list of an analysis, with their runs."""
@@ -43,8 +45,11 @@ def benchmarks(runs: Sequence[Run]) -> Item:
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for run, row in rows:
         method = row["method"] if row["width"] == 1 else f"{row['method']} {row['width']}"
-        line = lines.setdefault((joined(run_name(run, runs), row["model"]), method), {})
-        line[row["benchmark"]] = shown(row["accuracy"], row["accuracy_stderr"])
+        name = joined(run_name(run, runs), row["model"])
+        lines.setdefault((name, method), {})[row["benchmark"]] = shown(row["accuracy"], row["accuracy_stderr"])
+        if row.get("average") is not None:
+            average = lines.setdefault((name, f"average of {row['width']}"), {})
+            average[row["benchmark"]] = shown(row["average"], row["average_stderr"])
     body = tuple((*line, *(cells.get(name, "–") for name in names)) for line, cells in lines.items())
     caption = "Accuracy in percent ± standard error, of the problems that have a reference answer."
     return Table("benchmarks", title, caption, ("model", "method", *names), body)
@@ -54,7 +59,7 @@ def comparisons(runs: Sequence[Run]) -> Item:
     rows = rows_of(runs, "comparison", "comparisons")
     title = "Differences between models"
     if not rows:
-        return Missing("comparisons", title, "psr analyse compare")
+        return Missing("comparisons", title, "psr evaluate")
     body = [
         (
             joined(run_name(run, runs), f"{row['a']} to {row['b']}"),
@@ -131,26 +136,29 @@ def scaling(runs: Sequence[Run]) -> Item:
     title = "Test-time scaling"
     if not rows:
         return Missing("scaling", title, "psr analyse scaling")
-    lines: dict[str, Rows] = {}
+    lines: dict[tuple[str, str], Rows] = {}
     for run, row in rows:
-        lines.setdefault(joined(run_name(run, runs), row["model"], row["method"]), []).append((run, row))
+        lines.setdefault((joined(run_name(run, runs), row["model"]), row["method"]), []).append((run, row))
+    models = list(dict.fromkeys(model for model, _ in lines))
     series = []
-    for i, (name, points) in enumerate(lines.items()):
+    for (model, method), points in lines.items():
         points.sort(key=lambda point: point[1]["generated_tokens"])
         ys = [percent(row["accuracy"]) for _, row in points]
         errors = [100 * row["accuracy_stderr"] for _, row in points]
         series.append(
             Series(
-                name,
+                model,
                 tuple(float(row["generated_tokens"]) for _, row in points),
                 tuple(ys),
                 tuple(None if y is None else max(0.0, y - 1.96 * e) for y, e in zip(ys, errors, strict=True)),
                 tuple(None if y is None else min(100.0, y + 1.96 * e) for y, e in zip(ys, errors, strict=True)),
-                colour=i,
+                colour=models.index(model),
+                facet=METHODS.get(method, method),
+                dash="solid" if method == "step" else "dot",
                 notes=tuple(f"width {row['width']}" for _, row in points),
             )
         )
-    sizes = sorted({run.analyses["scaling"]["problems"] for run, _ in rows})
+    sizes = sorted({row["problems"] for _, row in rows})
     caption = f"{' or '.join(map(str, sizes))} problems; every point is a width. Bars: ± 1.96 standard errors."
     x_title = "generated tokens per problem"
     return Chart("scaling", title, caption, x_title, "accuracy, %", tuple(series), log_x=True)

@@ -1,6 +1,6 @@
 """The colours of the report, in one place for page and images.
 
-The palette tells seven groups apart with every common kind of colour blindness and has a contrast of at least 3 to 1
+The palette tells six groups apart with every common kind of colour blindness and has a contrast of at least 3 to 1
 with its background (tests/report/test_look.py computes both); dashes and names tell apart what colour does not.
 """
 
@@ -25,7 +25,7 @@ LIGHT = Theme(
     text="#1b1c1e",
     muted="#5d6066",
     line="#e3e3e0",
-    palette=("#0b62b0", "#c4500a", "#04806a", "#9a3b8c", "#8a6a00", "#4d5560", "#b0203c"),
+    palette=("#1d4ed8", "#d9650a", "#0d9f79", "#895fa9", "#425f27", "#3a2a36"),
 )
 DARK = Theme(
     page="#131417",
@@ -33,7 +33,7 @@ DARK = Theme(
     text="#e9e8e5",
     muted="#a0a3a9",
     line="#2f3238",
-    palette=("#5aa9f2", "#f28a4b", "#35c4a3", "#dd8fd0", "#d9b443", "#aab2bd", "#ff7d90"),
+    palette=("#6f8ffb", "#e0693a", "#2fd6a0", "#b884c2", "#ffbe5c", "#b4d4d8"),
 )
 FONT = 'Inter, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 

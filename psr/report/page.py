@@ -57,6 +57,7 @@ def build_page(runs: Sequence[Run], problems: int) -> str:
         kind=lambda item: KINDS[type(item)],
         values_table=values_table,
         legend=legend,
+        slots=len(LIGHT.palette),
         style=Markup(style()),
         scripts=[Markup(asset(name)) for name in ("unpack.js", "theme.js", "figures.js", "tree.js", "viewer.js")],
         packed={
@@ -101,10 +102,11 @@ def headline(run: Run) -> list[tuple[str, str, str]]:
 
 def legend(chart: Chart) -> list[tuple[str, int | None, str]]:
     """(name, slot or None, dash) of what the bar of runs does not explain: parts, or facets of every run."""
-    if all(series.group is None for series in chart.series):
-        return [(label(series), series.colour, "solid") for series in chart.series] if len(chart.series) > 1 else []
-    facets = {series.facet: series.dash for series in chart.series if series.facet}
-    return [(facet, None, dash) for facet, dash in facets.items()]
+    if any(series.group is not None for series in chart.series):
+        facets = {series.facet: series.dash for series in chart.series if series.facet}
+        return [(facet, None, dash) for facet, dash in facets.items()]
+    parts: list[tuple[str, int | None, str]] = [(label(one), one.colour, one.dash) for one in chart.series]
+    return parts if len(parts) > 1 else []
 
 
 def figure_json(chart: Chart) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def draw(chart: Chart, theme: Theme = LIGHT) -> go.Figure:
         font={"family": FONT, "size": 13, "color": theme.muted},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 52, "r": 12, "t": 12, "b": 44},
+        margin={"l": 44, "r": 12, "t": 12, "b": 24 if categories or chart.bare else 44},
         barmode="stack",
         bargap=0.45,
         dragmode=False,
@@ -75,7 +75,7 @@ def shared(series: Series) -> dict[str, Any]:
         "y": list(series.y),
         "name": label(series),
         "text": list(series.notes) or None,
-        "meta": {"slot": series.colour, "group": series.group},
+        "meta": {"slot": series.colour % len(LIGHT.palette), "group": series.group},
     }
 
 

@@ -18,7 +18,14 @@ from psr.run_folder import RunFolder, search_figures
 
 ANALYSES = ("evaluation", "comparison", "judge", "steps", "scaling", "scoring", "distribution")
 
+NAMED = ("recipe", "judge", "overlay")
 NOTHING = "none"
+
+LOOP = "data.init_args.problems_per_iteration"
+"""A setting that only the self-rewarding stage has."""
+
+Kind = tuple[tuple[str, str], ...]
+"""(field, value) of all that makes runs comparable; runs of one kind are seeds of each other."""
 
 
 @dataclass(frozen=True)
@@ -62,36 +69,62 @@ class Run:
 def read_runs(folders: Sequence[Path]) -> list[Run]:
     """The runs of the report, in the order given. Raises UsageError where a folder is none, or is named twice."""
     roots = [folder.resolve() for folder in folders]
-    if len(set(roots)) < len(roots):
-        raise UsageError(f"runs names the same folder twice: {', '.join(map(str, folders))}")
-    kinds = [run_kind(root) for root in roots]
-    order = list(dict.fromkeys(kinds))
+    if not roots or len(set(roots)) < len(roots):
+        raise UsageError(f"runs is {', '.join(map(str, folders)) or 'empty'}: name one or several different folders")
+    settings = [read_settings(root) for root in roots]
+    kinds = run_kinds(roots, settings)
+    labels = group_labels(kinds)
+    order = list(labels)
     return [
-        read_run(root, name, order.index(kind), group_label(kind, order))
-        for root, name, kind in zip(roots, unique_names(roots), kinds, strict=True)
+        read_run(root, name, stages, order.index(kind), labels[kind])
+        for root, name, stages, kind in zip(roots, unique_names(roots), settings, kinds, strict=True)
     ]
 
 
-def read_run(root: Path, name: str, group: int, label: str) -> Run:
+def read_run(root: Path, name: str, settings: dict[str, dict[str, Any]], group: int, label: str) -> Run:
     folder = RunFolder(root)
     results = read_results(folder.results)
     if not results["models"]:
         raise UsageError(f"{root} holds no results ({folder.results}): name a folder that `psr run` wrote to")
     analyses = {kind: read_json(folder.analysis(kind)) for kind in ANALYSES}
-    return Run(folder, name, group, label, results, read_steps(root), read_settings(root), analyses)
+    return Run(folder, name, group, label, results, read_steps(root), settings, analyses)
 
 
-def run_kind(root: Path) -> tuple[tuple[str, str], ...]:
-    """What names a run apart from its seed, as (field, value)."""
-    named = {**read_json(root / "results.json"), **read_json(root / "run.json")}
-    return tuple((field, str(named.get(field) or NOTHING)) for field in ("recipe", "judge", "overlay"))
+def run_kinds(roots: Sequence[Path], settings: Sequence[dict[str, dict[str, Any]]]) -> list[Kind]:
+    """What names each run apart from its seed: recipe, judge, overlay, and the loop's settings that all runs have."""
+    loops = [loop_settings(stages) for stages in settings]
+    shared = [name for name in loops[0] if all(name in loop for loop in loops) and matters(name)]
+    kinds = []
+    for root, loop in zip(roots, loops, strict=True):
+        named = {**read_json(root / "results.json"), **read_json(root / "run.json")}
+        fields = [(field, str(named.get(field) or NOTHING)) for field in NAMED]
+        kinds.append((*fields, *((name.rpartition(".")[2], str(loop[name])) for name in shared)))
+    return kinds
 
 
-def group_label(kind: tuple[tuple[str, str], ...], kinds: Sequence[tuple[tuple[str, str], ...]]) -> str:
-    """The parts of `kind` that differ between the kinds, its recipe where none does."""
-    differing = [i for i in range(len(kind)) if len({other[i] for other in kinds}) > 1]
-    named = [kind[i] for i in differing if kind[i][1] != NOTHING]
-    return ", ".join(value if field == "recipe" else f"{field} {value}" for field, value in named) or kind[0][1]
+def loop_settings(stages: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Those of the self-rewarding stage; empty where it has not run."""
+    return next((settings for settings in stages.values() if LOOP in settings), {})
+
+
+def matters(name: str) -> bool:
+    """Whether runs that differ in this setting are different methods, and not seeds of one."""
+    return name.startswith(("model.", "data.")) and not name.endswith(("seed", "run_dir", ".problems", ".urls"))
+
+
+def group_labels(kinds: Sequence[Kind]) -> dict[Kind, str]:
+    """A short label for every distinct kind: the named fields that differ, and the settings if that is not enough."""
+    distinct = list(dict.fromkeys(kinds))
+    differing = [i for i in range(len(distinct[0])) if len({kind[i] for kind in distinct}) > 1]
+    for places in ([i for i in differing if i < len(NAMED)], differing):
+        labels = {kind: written_kind([kind[i] for i in places]) or kind[0][1] for kind in distinct}
+        if len(set(labels.values())) == len(distinct):
+            break
+    return labels
+
+
+def written_kind(parts: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(value if field == "recipe" else f"{field} {value}" for field, value in parts if value != NOTHING)
 
 
 def unique_names(roots: Sequence[Path]) -> list[str]:

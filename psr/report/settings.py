@@ -4,10 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from psr.report.charts import Table
-from psr.report.runs import Run
-
-LOOP = "data.init_args.problems_per_iteration"
-"""A setting that only the self-rewarding stage has."""
+from psr.report.runs import LOOP, Run, loop_settings
 
 KEY_SETTINGS = {
     "problems per iteration": LOOP,
@@ -39,14 +36,9 @@ def written(value: Any) -> str:
     )
 
 
-def loop_settings(run: Run) -> dict[str, Any]:
-    """Those of the self-rewarding stage; empty where it has not run."""
-    return next((settings for settings in run.settings.values() if LOOP in settings), {})
-
-
 def key_table(runs: Sequence[Run]) -> Table:
     """A row a setting, a column a run; settings that no run has are left out."""
-    found = [loop_settings(run) for run in runs]
+    found = [loop_settings(run.settings) for run in runs]
     rows = [
         (
             label,

@@ -1,14 +1,13 @@
 // Draws the figures that Python made, in the colours of the theme, and hides the groups of runs that are switched off.
 "use strict";
 
-const PALETTE = 7;
 const hidden = new Set();
 
 function painted(figure) {
   // The figure in the theme's colours: Python's are those of an image on white.
   const { data, layout } = structuredClone(figure);
   for (const trace of data) {
-    const colour = theme.colour("slot-" + (trace.meta.slot % PALETTE));
+    const colour = theme.colour("slot-" + trace.meta.slot);
     if (trace.line) trace.line.color = colour;
     if (trace.marker) trace.marker.color = colour;
     if (trace.error_y) trace.error_y.color = colour;

@@ -110,7 +110,7 @@ function searchViewer(traces) {
     const [first, second] = asked[0];
     const summary = make("summary");
     if (winner === null) {
-      const why = asked.some((judgement) => judgement[2] === null) ? "no verdict" : "the orders disagree";
+      const why = asked.some((judgement) => judgement[2] === null) ? "no winner" : "the orders disagree";
       summary.append(badge(node, first), " and ", badge(node, second), make("span", { class: "caption" }, why));
     } else {
       summary.append(badge(node, winner), " beats ", badge(node, loser));
@@ -126,7 +126,7 @@ function searchViewer(traces) {
         { class: "reply" },
         make("p", { class: "caption" }, `shown as A: ${called(node, a)}, as B: ${called(node, b)}`),
         text("blockquote", reply),
-        make("p", { class: "caption" }, won === null ? "no verdict" : `verdict: ${called(node, won)}`),
+        make("p", { class: "caption" }, won === null ? "no winner" : `verdict: ${called(node, won)}`),
       ),
     );
     return make("li", {}, make("details", {}, summary, ...replies));
