@@ -71,13 +71,17 @@ class Chart:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; the first column names the row, the others hold numbers as they are printed."""
+    """A table; the first column names the row, the others hold numbers as they are printed, or words."""
 
     key: str
     title: str
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+    def holds_words(self, column: int) -> bool:
+        """Whether a column stands to the left, as words do, and not to the right, as numbers."""
+        return column == 0 or all(row[column][:1].isalpha() for row in self.rows)
 
 
 @dataclass(frozen=True)

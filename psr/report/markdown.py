@@ -23,8 +23,8 @@ def build_markdown(runs: Sequence[Run]) -> str:
 
 
 def table_markdown(table: Table) -> str:
-    """Names to the left, numbers to the right."""
-    ruler = ["---", *("---:" for _ in table.header[1:])]
+    """Words to the left, numbers to the right."""
+    ruler = ["---" if table.holds_words(column) else "---:" for column in range(len(table.header))]
     lines = [
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (table.header, ruler, *table.rows)
     ]

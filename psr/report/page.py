@@ -9,6 +9,7 @@ import gzip
 import json
 from collections.abc import Sequence
 from datetime import date
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -61,7 +62,7 @@ def build_page(runs: Sequence[Run], problems: int) -> str:
         style=Markup(style()),
         scripts=[Markup(asset(name)) for name in ("unpack.js", "theme.js", "figures.js", "tree.js", "viewer.js")],
         packed={
-            "plotly": packed(get_plotlyjs()),
+            "plotly": packed_plotly(),
             "figures": packed(json.dumps({chart.key: figure_json(chart) for chart in charts})),
             "traces": packed(json.dumps(traces)),
         },
@@ -126,6 +127,11 @@ def style() -> str:
 
 def asset(name: str) -> str:
     return (files("psr.report") / "page" / name).read_text(encoding="utf-8")
+
+
+@cache
+def packed_plotly() -> str:
+    return packed(get_plotlyjs())
 
 
 def packed(text: str) -> str:

@@ -13,7 +13,7 @@ from psr.report.look import FONT, LIGHT, Theme
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 FAINT = 0.32
 LABELLED = 6
-"""A single line of at most so many points has its values written beside them."""
+"""A single line of at most so many points has its values written above them."""
 
 
 def draw(chart: Chart, theme: Theme = LIGHT) -> go.Figure:
@@ -27,7 +27,7 @@ def draw(chart: Chart, theme: Theme = LIGHT) -> go.Figure:
         font={"family": FONT, "size": 13, "color": theme.muted},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 44, "r": 12, "t": 12, "b": 24 if categories or chart.bare else 44},
+        margin={"l": 44, "r": 12, "t": 12, "b": 8 if categories or chart.bare else 40},
         barmode="stack",
         bargap=0.45,
         dragmode=False,
@@ -46,22 +46,32 @@ def draw(chart: Chart, theme: Theme = LIGHT) -> go.Figure:
         low, high = chart.y_range
         drawn.update_yaxes(range=[low - 2, high + 8], tick0=low, dtick=(high - low) / 4)
     if chart.log_x:
-        drawn.update_xaxes(type="log", dtick="D2" if spread(chart) < 30 else 1)
+        ticks = [factor * 10**power for power in range(7) for factor in (1, 2, 5)]
+        drawn.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks])
     if chart.ticks:
         places, names = zip(*chart.ticks, strict=True)
         drawn.update_xaxes(tickvals=places, ticktext=names, showgrid=True, range=[places[0] - 0.05, places[-1] + 0.05])
     elif categories:
         drawn.update_xaxes(type="category")
+    drawn.update_layout(annotations=value_labels(chart, theme))
     if chart.bare:
         drawn.update_xaxes(visible=False)
         drawn.update_yaxes(visible=False, rangemode="normal")
     return drawn
 
 
-def spread(chart: Chart) -> float:
-    """The largest x over the smallest."""
-    xs = [x for series in chart.series for x in series.x if isinstance(x, float) and x > 0]
-    return max(xs) / min(xs) if xs else 1.0
+def value_labels(chart: Chart, theme: Theme) -> list[dict[str, Any]]:
+    """The values of a single short line, each above its point and its interval."""
+    if chart.kind != "line" or chart.log_x or len(chart.series) > 1 or len(chart.series[0].x) > LABELLED:
+        return []
+    [series] = chart.series
+    tops = series.high or series.y
+    style = {"showarrow": False, "yanchor": "bottom", "yshift": 5, "font": {"color": theme.text, "size": 12}}
+    return [
+        {"x": x, "y": top, "text": figure(y), **style}
+        for x, y, top in zip(series.x, series.y, tops, strict=True)
+        if y is not None
+    ]
 
 
 def label(series: Series) -> str:
@@ -94,13 +104,9 @@ def line(chart: Chart, series: Series, theme: Theme) -> go.Scatter:
             "thickness": 1.25,
             "width": 4,
         }
-    labelled = len(chart.series) == 1 and len(series.x) <= LABELLED and not series.notes
     return go.Scatter(
-        **{**shared(series), **({"text": [figure(y) for y in series.y]} if labelled else {})},
-        mode="lines" if many else "lines+markers+text" if labelled else "lines+markers",
-        textposition="top center",
-        textfont={"color": theme.text, "size": 12},
-        cliponaxis=False,
+        **shared(series),
+        mode="lines" if many else "lines+markers",
         line={"color": colour, "width": 1.25 if series.faint else 1.75 if many else 2.25, "dash": series.dash},
         marker={"color": colour, "size": 4 if series.faint else 8, "symbol": SYMBOLS[series.colour % len(SYMBOLS)]},
         opacity=FAINT if series.faint else 1,

@@ -30,32 +30,28 @@ KEY_SETTINGS = {
 def written(value: Any) -> str:
     """As in the YAML, without brackets around a list of plain values."""
     if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return (
-        {True: "true", False: "false", "": '""'}.get(value, str(value)) if isinstance(value, bool | str) else f"{value}"
-    )
+        return ", ".join(map(written, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return '""' if value == "" else str(value)
 
 
 def key_table(runs: Sequence[Run]) -> Table:
     """A row a setting, a column a run; settings that no run has are left out."""
     found = [loop_settings(run.settings) for run in runs]
     rows = [
-        (
-            label,
-            *(
-                written(settings[name]).rpartition(".")[2]
-                if name.endswith("class_path")
-                else written(settings[name])
-                if name in settings
-                else "–"
-                for settings in found
-            ),
-        )
+        (label, *(cell(settings, name) for settings in found))
         for label, name in KEY_SETTINGS.items()
         if any(name in settings for settings in found)
     ]
     header = ("setting", *(run.name for run in runs))
     return Table("key-settings", "Key settings", "Of the self-rewarding stage.", header, tuple(rows))
+
+
+def cell(settings: dict[str, Any], name: str) -> str:
+    """The value of a setting; of a class its name alone."""
+    text = written(settings[name]) if name in settings else "–"
+    return text.rpartition(".")[2] if name.endswith("class_path") else text
 
 
 def differences(runs: Sequence[Run]) -> Table | None:

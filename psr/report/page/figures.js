@@ -11,11 +11,11 @@ function painted(figure) {
     if (trace.line) trace.line.color = colour;
     if (trace.marker) trace.marker.color = colour;
     if (trace.error_y) trace.error_y.color = colour;
-    if (trace.textfont) trace.textfont.color = theme.colour("text");
     trace.visible = !hidden.has(trace.meta.group);
   }
   const line = theme.colour("line");
   for (const axis of [layout.xaxis, layout.yaxis]) Object.assign(axis, { gridcolor: line, linecolor: line });
+  for (const label of layout.annotations ?? []) label.font.color = theme.colour("text");
   layout.font.color = theme.colour("muted");
   Object.assign(layout.hoverlabel, { bgcolor: theme.colour("raised"), bordercolor: line });
   layout.hoverlabel.font.color = theme.colour("text");

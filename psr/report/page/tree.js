@@ -47,7 +47,7 @@ function drawTree(nodes, describe, open) {
   let height = 0;
   nodes.forEach((node, i) => {
     const [fromX, fromY] = parents[i] === null ? [rootX, rootY] : at(columns[parents[i]], node.depth - 1);
-    const group = svg("g", { class: "expansion " + node.event, "data-expansion": i });
+    const group = svg("g", { class: "branch " + node.event, "data-expansion": i });
     ranked(node).forEach((candidate, k) => {
       const [x, y] = at(columns[i] + k, node.depth);
       const role = candidate.index === node.chosen ? "chosen" : candidate.index === node.rejected ? "rejected" : "other";
