@@ -6,12 +6,14 @@ Every function reads the files of `analysis/` and gives a Missing, with the comm
 from collections.abc import Sequence
 from typing import Any
 
-from psr.report.charts import Chart, Item, Missing, Number, Series, Table, percent, signed
+from psr.evaluation.statistics import wilson_interval
+from psr.report.charts import Chart, Dash, Item, Missing, Number, Series, Table, percent, signed
 from psr.report.runs import Run
 
 Rows = list[tuple[Run, dict[str, Any]]]
 
 METHODS = {"step": "step search", "majority": "majority vote", "best_of_n": "best of n", "beam": "beam search"}
+DASHES: dict[str, Dash] = {"step": "solid", "majority": "dash"}
 
 
 def rows_of(runs: Sequence[Run], analysis: str, field: str) -> Rows:
@@ -143,23 +145,22 @@ def scaling(runs: Sequence[Run]) -> Item:
     series = []
     for (model, method), points in lines.items():
         points.sort(key=lambda point: point[1]["generated_tokens"])
-        ys = [percent(row["accuracy"]) for _, row in points]
-        errors = [100 * row["accuracy_stderr"] for _, row in points]
+        ends = [wilson_interval(row["accuracy"], row["problems"]) for _, row in points]
         series.append(
             Series(
                 model,
                 tuple(float(row["generated_tokens"]) for _, row in points),
-                tuple(ys),
-                tuple(None if y is None else max(0.0, y - 1.96 * e) for y, e in zip(ys, errors, strict=True)),
-                tuple(None if y is None else min(100.0, y + 1.96 * e) for y, e in zip(ys, errors, strict=True)),
+                tuple(percent(row["accuracy"]) for _, row in points),
+                tuple(percent(low) for low, _ in ends),
+                tuple(percent(high) for _, high in ends),
                 colour=models.index(model),
                 facet=METHODS.get(method, method),
-                dash="solid" if method == "step" else "dot",
+                dash=DASHES.get(method, "dot"),
                 notes=tuple(f"width {row['width']}" for _, row in points),
             )
         )
     sizes = sorted({row["problems"] for _, row in rows})
-    caption = f"{' or '.join(map(str, sizes))} problems; every point is a width. Bars: ± 1.96 standard errors."
+    caption = f"{' or '.join(map(str, sizes))} problems; every point is a width. Bars: 95% interval (Wilson)."
     x_title = "generated tokens per problem"
     return Chart("scaling", title, caption, x_title, "accuracy, %", tuple(series), log_x=True)
 
@@ -178,7 +179,7 @@ def distribution(runs: Sequence[Run], part: str) -> Item:
         xs, ys = (tuple(float(point[axis]) for point in chosen) for axis in ("x", "y"))
         series.append(Series(name, xs, ys, colour=i))
     apart = ", ".join(f"{sets} {100 * value:.0f}%" for sets, value in found.get("separation", {}).get(part, {}).items())
-    caption = f"t-SNE (perplexity {found['perplexity']}) of {found['embedding']}. " + (
+    caption = f"t-SNE (perplexity {found['perplexity']:g}) of {found['embedding']}. " + (
         f"Told apart by their nearest neighbours (50% is mixed): {apart}." if apart else ""
     )
     name = f" {run.name}." if len(runs) > 1 else ""

@@ -6,7 +6,7 @@ Knows values and words. Does not know plotly, HTML or run folders.
 from dataclasses import dataclass
 from typing import Literal
 
-Dash = Literal["solid", "dot"]
+Dash = Literal["solid", "dot", "dash"]
 Number = float | None
 """A value; None is not measured and leaves a gap."""
 

@@ -68,7 +68,7 @@ def value_labels(chart: Chart, theme: Theme) -> list[dict[str, Any]]:
     tops = series.high or series.y
     style = {"showarrow": False, "yanchor": "bottom", "yshift": 5, "font": {"color": theme.text, "size": 12}}
     return [
-        {"x": x, "y": top, "text": figure(y), **style}
+        {"x": x, "y": top, "text": f"{y:.1f}" if chart.y_range else figure(y), **style}
         for x, y, top in zip(series.x, series.y, tops, strict=True)
         if y is not None
     ]
