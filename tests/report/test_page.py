@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from psr.cli import main
+from psr.data.jsonl import read_json, write_json
 from psr.report.images import NoBrowserError, write_images
 from psr.report.markdown import build_markdown
 from psr.report.page import build_page
@@ -62,8 +64,8 @@ def test_the_page_is_whole_and_fetches_nothing(measured_run: Path, make_run: Mak
 
 def test_what_a_model_wrote_cannot_end_a_script(make_run: MakeRun):
     page = build_page(read_runs([make_run(name="<b>run"), make_run(name="other", recipe=HOSTILE)]), problems=4)
-    assert "owned" not in re.sub(r"&lt;.*?&gt;", "", page) or "<script>document.title" not in page
-    assert "<b>run" not in page and "<img" not in page
+    assert "&lt;/script&gt;&lt;script&gt;document.title" in page, "the recipe's name is in the title"
+    assert "<script>document.title" not in page and "<b>run" not in page and "<img" not in page
     assert Elements(page).open == []
 
 
@@ -82,6 +84,18 @@ def test_more_problems_make_a_larger_page_and_none_leaves_the_viewer_out(make_ru
     for path in runs[0].folder.root.glob("iterations/*/traces.jsonl"):
         path.unlink()
     assert 'id="search"' not in build_page(runs, 10)
+
+
+def test_a_run_that_has_only_begun_has_a_page(make_run: MakeRun):
+    """M1 is measured, nothing is searched or trained yet."""
+    root = make_run()
+    results = read_json(root / "results.json")
+    write_json(root / "results.json", {**results, "models": results["models"][:1]})
+    shutil.rmtree(root / "iterations")
+    shutil.rmtree(root / "self_rewarding")
+    page = build_page(read_runs([root]), 5)
+    assert "Accuracy by iteration" in page and "Reward margin" not in page and 'id="search"' not in page
+    assert Elements(page).open == [] and "| M1 | 50.0 |" in build_markdown(read_runs([root]))
 
 
 def test_the_page_is_the_same_every_time():

@@ -192,7 +192,8 @@ function searchViewer(traces) {
     const roles = ["chosen", "rejected", "other"].map((role) =>
       make("span", {}, make("span", { class: "badge " + role }), role),
     );
-    const key = make("figcaption", { class: "key" }, ...roles, make("span", {}, "number: wins"));
+    const back = kinds.rolled(problem) ? "; dashed lines were taken back" : "";
+    const key = make("figcaption", { class: "key" }, ...roles, make("span", {}, `number: wins${back}`));
     const all = make("button", { type: "button", class: "plain" }, "Expand all");
     all.addEventListener("click", () => {
       for (const button of list.querySelectorAll("button[aria-expanded]")) {
