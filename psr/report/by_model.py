@@ -93,7 +93,7 @@ def mean_series(members: Sequence[Run], value: Value, **style: Any) -> Series:
     )
 
 
-def test_problems(run: Run) -> int | None:
+def graded_problems(run: Run) -> int | None:
     """How many problems the run's accuracies were measured on: p (1 - p) / stderr²; None where all are 0 or 1."""
     sizes = [
         m["accuracy"] * (1 - m["accuracy"]) / m["accuracy_stderr"] ** 2 for m in run.models if m["accuracy_stderr"]
@@ -103,7 +103,7 @@ def test_problems(run: Run) -> int | None:
 
 def accuracy_intervals(run: Run) -> list[tuple[float, float]]:
     """Wilson's 95% interval of the greedy accuracy of every model, in percent; empty where it cannot be known."""
-    problems = test_problems(run)
+    problems = graded_problems(run)
     if problems is None:
         return []
     ends = [wilson_interval(model["accuracy"], problems) for model in run.models]
@@ -123,7 +123,7 @@ def chart(
 
 
 def accuracy(runs: Sequence[Run]) -> Chart:
-    sizes = sorted({size for run in runs if (size := test_problems(run))})
+    sizes = sorted({size for run in runs if (size := graded_problems(run))})
     on = f" on {' or '.join(map(str, sizes))} held-out problems" if sizes else ""
     caption = f"Greedy solutions{on}, one sample each. Bars: 95% interval (Wilson). {MEANS if seeds(runs) else ''}"
     series = per_model(runs, share("accuracy"), accuracy_intervals)

@@ -1,9 +1,10 @@
 """What the runs cost: time by part, tokens, throughput of the search."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from psr.report.by_model import chart, per_model
-from psr.report.charts import Chart, Series
+from psr.report.by_model import Value, chart, per_model
+from psr.report.charts import Chart, Number, Series
 from psr.report.runs import Run
 
 PARTS = {"search": "search", "train": "training", "evaluate": "evaluation"}
@@ -25,27 +26,27 @@ def minutes(runs: Sequence[Run]) -> Chart:
 
 def tokens_per_second(runs: Sequence[Run]) -> Chart | None:
     caption = "Tokens decoded per second of search, candidates and verdicts together; by the model that it trained."
-    series = per_model(runs, spent("generated_tokens_per_second"))
+    series = per_model(runs, used("generated_tokens_per_second"))
     return chart("throughput", "Throughput of the search", caption, "tokens/s", series) if series else None
 
 
 def generated_tokens(runs: Sequence[Run]) -> Chart | None:
     caption = "Tokens decoded by the search, the budget by which methods compare; by the model that it trained."
-    series = per_model(runs, spent("generated_tokens", 1e-3))
+    series = per_model(runs, used("generated_tokens", 1e-3))
     return chart("tokens", "Generated tokens", caption, "thousand tokens", series) if series else None
 
 
 def cache_hits(runs: Sequence[Run]) -> Chart | None:
     caption = "Prompt tokens of the search that were found in the engine's cache and not computed again."
-    series = per_model(runs, spent("cache_hit_rate", 100))
+    series = per_model(runs, used("cache_hit_rate", 100))
     return chart("cache-hits", "Reused prompt tokens", caption, "%", series, (0, 100)) if series else None
 
 
-def spent(name: str, scale: float = 1.0):  # type: ignore[no-untyped-def]
+def used(name: str, scale: float = 1.0) -> Value:
     """The figure `name` of the search that made a model."""
 
-    def value(run: Run, model: dict) -> float | None:
-        found = run.found_and_spent(int(model["name"][1:])).get(name)
+    def value(run: Run, model: dict[str, Any]) -> Number:
+        found = run.usage(int(model["name"][1:])).get(name)
         return None if found is None else scale * found
 
     return value

@@ -61,7 +61,7 @@ class Run:
         """The numbers of its models, 1 for M1."""
         return [int(model["name"][1:]) for model in self.models]
 
-    def found_and_spent(self, number: int) -> dict[str, float | None]:
+    def usage(self, number: int) -> dict[str, float | None]:
         """Rates and tokens of the search that made M`number`; empty where the engine counted nothing."""
         return search_figures(self.folder.iteration(number))
 

@@ -63,5 +63,5 @@ def test_a_real_run_is_read():
     [run] = read_runs([EXCERPT])
     assert run.numbers == [1, 2, 3, 4] and len(run.steps) > 20
     assert run.settings["self_rewarding"]["model.init_args.loss.init_args.beta"] == 1.0
-    tokens = run.found_and_spent(2)["generated_tokens"]
+    tokens = run.usage(2)["generated_tokens"]
     assert tokens is not None and tokens > 100_000
