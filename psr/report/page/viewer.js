@@ -42,6 +42,7 @@ function searchViewer(traces) {
     ["run", "iteration", "kind", "problem"].map((name) => [name, document.getElementById("pick-" + name)]),
   );
   const article = document.getElementById("problem");
+  const unfilled = new Map(); // what fills the body of a step that has not been opened yet: most never are
   const text = (name, number, attributes = {}) => {
     const element = make(name, { class: "text", ...attributes });
     element.innerHTML = traces.texts[number];
@@ -132,6 +133,20 @@ function searchViewer(traces) {
     return make("li", {}, make("details", {}, summary, ...replies));
   }
 
+  function fillBody(node, body) {
+    body.append(
+      make("h4", {}, `Candidates, ${count(node.candidates.length, "text")}`),
+      make("ol", { class: "candidates" }, ...ranked(node).map((candidate) => candidateItem(node, candidate))),
+    );
+    const found = pairs(node.judgements);
+    if (found.length) {
+      body.append(
+        make("h4", {}, `Who beat whom, ${count(node.judgements.length, "verdict")} in the order asked`),
+        make("ol", { class: "verdicts" }, ...found.map((pair) => verdictItem(node, pair))),
+      );
+    }
+  }
+
   function expansionItem(node, i) {
     const chosen = node.candidates.find((candidate) => candidate.index === node.chosen);
     const body = make("div", { class: "body", id: "expansion-" + i, hidden: "" });
@@ -143,22 +158,14 @@ function searchViewer(traces) {
       make("span", { class: "event " + node.event }, EVENTS[node.event]),
       make("span", { class: "margin" }, verdictOf(node)),
     );
-    const found = pairs(node.judgements);
-    body.append(
-      make("h4", {}, `Candidates, ${count(node.candidates.length, "text")}`),
-      make("ol", { class: "candidates" }, ...ranked(node).map((candidate) => candidateItem(node, candidate))),
-    );
-    if (found.length) {
-      body.append(
-        make("h4", {}, `Who beat whom, ${count(node.judgements.length, "verdict")} in the order asked`),
-        make("ol", { class: "verdicts" }, ...found.map((pair) => verdictItem(node, pair))),
-      );
-    }
+    unfilled.set(body, () => fillBody(node, body));
     button.addEventListener("click", () => toggle(button, body));
     return make("li", { class: "expansion " + node.event }, make("h3", {}, button), body);
   }
 
   function toggle(button, body, opened = body.hidden) {
+    unfilled.get(body)?.();
+    unfilled.delete(body);
     body.hidden = !opened;
     button.setAttribute("aria-expanded", String(opened));
     const group = article.querySelector(`svg [data-expansion="${button.dataset.expansion}"]`);
@@ -175,6 +182,7 @@ function searchViewer(traces) {
   function showProblem() {
     const problem = shown()[pick.problem.selectedIndex];
     article.replaceChildren();
+    unfilled.clear();
     for (const name of ["previous", "next"]) document.getElementById(name).disabled = shown().length < 2;
     if (!problem) {
       article.append(make("p", { class: "missing" }, "No problem of this kind in the sample."));
