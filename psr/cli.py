@@ -6,17 +6,19 @@
     psr search                 solve problems by test-time search
     psr evaluate               models on benchmarks: accuracy, intervals
     psr analyse                the paper's tables and figures, of one's own run
+    psr report RUN [RUN ...]   figures, tables and searches of finished runs, as a page
     psr serve                  a server for several runs, or an annotator
 
 Every command is a function with typed arguments; jsonargparse makes the command line, the help and the checks.
 """
 
 import sys
-from argparse import ArgumentError, ArgumentParser
+from argparse import ArgumentError
 from typing import Any
 
 from jsonargparse import CLI
 
+from psr.command_line import spelled
 from psr.errors import USER_ERRORS, UsageError
 
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
@@ -42,6 +44,7 @@ def commands() -> dict[str, Any]:
     from psr.commands.evaluate import evaluate
     from psr.commands.export import export
     from psr.commands.ift import ift, problems
+    from psr.commands.report import report
     from psr.commands.responses import responses
     from psr.commands.search import search
     from psr.commands.serve import serve
@@ -72,6 +75,7 @@ def commands() -> dict[str, Any]:
             "distribution": analyse.distribution,
         },
         "serve": serve,
+        "report": report,
     }
 
 
@@ -82,32 +86,6 @@ def own_cli(args: list[str]) -> None:
     while args and isinstance(chosen.get(args[0]), dict):  # alone: levels down, jsonargparse loses its own messages
         chosen, prog, description, args = chosen[args[0]], f"{prog} {args[0]}", None, args[1:]
     CLI(chosen, args=args, prog=prog, description=description)
-
-
-def spelled(args: list[str]) -> list[str]:
-    """The arguments as the parser wants them: underscored, and `data eft --from SOURCE ...` as `data eft SOURCE ...`.
-
-    Every source of judge data is a command with settings of its own; without `--from` it is the verifier. The switch
-    `--dry-run` may stand alone.
-    """
-    args = [underscored(argument) for argument in args]
-    followers = [*args[1:], "--"]
-    alone = [one == "--dry_run" and next_.startswith("--") for one, next_ in zip(args, followers, strict=False)]
-    args = [one + "=true" if switch else one for one, switch in zip(args, alone, strict=True)]
-    if args[:2] != ["data", "eft"]:
-        return args
-    parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--from", dest="source", default="verifier")
-    found, rest = parser.parse_known_args(args[2:])
-    return [*args[:2], found.source, *rest]
-
-
-def underscored(argument: str) -> str:
-    """`--run-dir` may be written for `--run_dir`: option names take dashes, values stay as they are."""
-    if not argument.startswith("--"):
-        return argument
-    name, equals, value = argument[2:].partition("=")
-    return "--" + name.replace("-", "_") + equals + value
 
 
 def main(args: list[str] | None = None) -> None:

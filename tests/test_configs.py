@@ -17,7 +17,8 @@ import yaml
 from jsonargparse import CLI, ArgumentParser, capture_parser
 from lightning import LightningDataModule, LightningModule, Trainer
 
-from psr.cli import LIGHTNING_COMMANDS, commands, spelled
+from psr.cli import LIGHTNING_COMMANDS, commands
+from psr.command_line import spelled
 from psr.data.jsonl import write_jsonl
 from psr.lightning_cli import PSRLightningCLI
 from psr.run import Stage, read_overlay, read_recipe, read_variables, stage_arguments

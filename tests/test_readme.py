@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from jsonargparse import CLI, capture_parser
 
-from psr.cli import LIGHTNING_COMMANDS, commands, spelled
+from psr.cli import LIGHTNING_COMMANDS, commands
+from psr.command_line import spelled
 from psr.lightning_cli import PSRLightningCLI
 from tests.recipes.tiny_run import ROOT
 

@@ -32,6 +32,17 @@ def standard_error_of_mean(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
 
 
+def wilson_interval(accuracy: float, problems: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval of an accuracy measured on `problems` problems (95% by default), as fractions.
+
+    Unlike accuracy ± z standard errors it stays within 0 and 1, and has a width where all or none are right.
+    """
+    shift = z * z / problems
+    centre = (accuracy + shift / 2) / (1 + shift)
+    half = z / (1 + shift) * (accuracy * (1 - accuracy) / problems + shift / (4 * problems)) ** 0.5
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
 def paired_bootstrap(
     a: Sequence[float], b: Sequence[float], *, samples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float, float]:
