@@ -137,14 +137,7 @@ def search_pairs(run: Path, out: Path, prompts: Path, options: argparse.Namespac
         "out": str(out / "search.jsonl"),
         "engine": engine,
         "prm": {"model": str(out / "PRM"), "engine": engine, "template": TEMPLATE},
-        "search": {
-            "iterations": options.iterations,
-            "depth": 2,
-            "temperature": 1.0,
-            "top_p": 1.0,
-            "max_step_tokens": 48,
-            "max_steps": 6,
-        },
+        "search": {"iterations": options.iterations, "depth": 2, "max_step_tokens": 48, "max_steps": 6},
         "margin": options.margin,
     }
     (out / "search.yaml").write_text(yaml.safe_dump(settings))
