@@ -27,6 +27,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from eft_kinds import by_kind, shares
 from peers import machine
 from psr.cli import main as psr
 from psr.data import arithmetic
@@ -61,7 +62,13 @@ def main() -> None:
     rows = read_jsonl(run / "data/eft_heldout.jsonl", PAIR)
     figures["pairs"] = {"search": len(kept), "verifier": len(same), "heldout": len(rows)}
     figures["judges"] = {name: judged(folder, rows, recipe) for name, folder in judges.items()}
+    figures["kinds"] = {name: shares(part) for name, part in (("search", kept), ("verifier", same), ("heldout", rows))}
+    figures["accuracy_by_kind"] = {
+        name: {one: judged(folder, part, recipe)["judge_accuracy"] for one, part in by_kind(rows).items()}
+        for name, folder in judges.items()
+    }
     Console().print(figures["prm"], figures["filters"], figures["pairs"], table(figures["judges"]))
+    Console().print(kinds_table(figures["kinds"], figures["accuracy_by_kind"]))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
@@ -71,11 +78,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, required=True, help="a run directory of the recipe, up to its M1")
     parser.add_argument("--out", type=Path, required=True, help="folder for what is made here")
     parser.add_argument("--recipe", type=Path, default=Path("configs/quickstart"), help="the run's recipe")
-    parser.add_argument("--problems", type=int, default=500, help="problems to search trees for")
-    parser.add_argument("--iterations", type=int, default=16, help="walks per tree")
+    parser.add_argument("--problems", type=int, default=1500, help="problems to search trees for")
+    parser.add_argument("--iterations", type=int, default=48, help="walks per tree")
     parser.add_argument("--margin", type=float, default=0.1, help="least difference of P(+) in a pair")
     parser.add_argument("--prm-epochs", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=500, help="optimizer steps of the two judges")
+    parser.add_argument("--steps", type=int, default=3000, help="optimizer steps of the two judges")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
@@ -251,6 +258,15 @@ def table(judges: dict[str, dict[str, float]]) -> Table:
     for name, row in judges.items():
         values = (row[f"judge_{key}"] for key in ("accuracy", "consistency", "unparsable"))
         out.add_row(name, *(f"{100 * value:.1f}" for value in values))
+    return out
+
+
+def kinds_table(shares: dict[str, dict[str, float]], accuracy: dict[str, dict[str, float]]) -> Table:
+    """How often every kind of pair is in the data, and how well the judges do on the held-out ones of it."""
+    out = Table("kind of pair", *(f"{name} %" for name in shares), *(f"judge of {name} %" for name in accuracy))
+    for one in shares["heldout"]:
+        values = [*(part.get(one, 0.0) for part in shares.values()), *(part[one] for part in accuracy.values())]
+        out.add_row(one, *(f"{100 * value:.1f}" for value in values))
     return out
 
 

@@ -4,7 +4,8 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from eft import filters, judged, trained_judge, trained_prm
+from eft import filters, judged, kinds_table, trained_judge, trained_prm
+from eft_kinds import by_kind, shares
 from psr.data.jsonl import write_jsonl
 from psr.records import Problem
 from psr.search.tree_search import Layer, SearchedTree
@@ -37,6 +38,19 @@ def test_every_filter_is_counted_and_the_verifier_looks_on(tmp_path: Path):
         "against the label": {"pairs": 1, "right_over_wrong": 0, "wrong_over_right": 1, "both_alike": 0},
         "kept": {"pairs": 1, "right_over_wrong": 1, "wrong_over_right": 0, "both_alike": 0},
     }
+
+
+def test_pairs_are_of_kinds():
+    more, less = pair("a27+36=63", "a27+36=73"), pair("b63-20=43", "b63-20=33")
+    other = pair("a27+36=63", "a27-36=09")
+    assert by_kind([more, less, other, more]) == {
+        "+, rejected says more": [more, more],
+        "-, rejected says less": [less],
+        "other": [other],
+    }
+    found = shares([more, less, other, more])
+    assert found == {"+, rejected says more": 0.5, "-, rejected says less": 0.25, "other": 0.25}
+    assert kinds_table({"heldout": found, "search": {}}, {"M0": dict.fromkeys(found, 1.0)}).row_count == 3
 
 
 def test_it_trains_the_prm_and_a_judge_and_asks_it(llama: Path, tmp_path: Path):
