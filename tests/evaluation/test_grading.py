@@ -176,7 +176,8 @@ def test_gold_answers_are_right_in_a_box(
     ],
 )
 def test_hostile_predictions_are_wrong_in_time_and_alone(prediction: str) -> None:
-    grade_many([(box(r"\sqrt{4}"), "2")])  # starting the workers is not what is timed
+    # Starting both workers is not what is timed: of several pairs at once, one finds no idle worker and starts another.
+    grade_many([(box(rf"\sqrt{{{n * n}}}"), str(n)) for n in range(2, 10)])
     started = time.monotonic()
     results = grade_many([(box(r"\sqrt{64}"), "8"), (prediction, "72"), (box(r"\sqrt{81}"), "9")])
     assert results == [True, False, True]
