@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lightning import Trainer
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from psr.errors import UsageError
 from psr.packing import Plan, Row, build_row
@@ -35,8 +36,24 @@ def check_accumulation(trainer: Trainer | None) -> None:
         )
 
 
-def row_loader(plan: Plan, trainer: Trainer | None, store: Path | None = None) -> DataLoader[Row]:
-    """The loader of the plan's rows; the Trainer accumulates the rows of each optimizer step."""
-    if trainer is not None:
-        trainer.accumulate_grad_batches = plan.rows_per_step
-    return DataLoader(PlannedRows(plan, store), batch_size=None)
+def data_rank(trainer: Trainer | None) -> tuple[int, int]:
+    """(rank, ranks) among those that train on different rows; ranks that share a layer get the same ones."""
+    kwargs = trainer.distributed_sampler_kwargs if trainer is not None else None
+    return (kwargs["rank"], kwargs["num_replicas"]) if kwargs else (0, 1)
+
+
+def row_loader(
+    plan: Plan, trainer: Trainer | None, store: Path | None = None, accumulate: bool = True
+) -> DataLoader[Row]:
+    """The loader of this rank's rows; with `accumulate` the Trainer accumulates those of each optimizer step.
+
+    The sampler is the one that Lightning would put there itself, which it therefore leaves alone.
+    """
+    rows = PlannedRows(plan, store)
+    rank, ranks = data_rank(trainer)
+    if plan.ranks != ranks:
+        raise ValueError(f"the rows were laid out for {plan.ranks} ranks, and {ranks} train")
+    if trainer is not None and accumulate:
+        trainer.accumulate_grad_batches = plan.rows_per_step // ranks
+    sampler: DistributedSampler[Row] | None = DistributedSampler(rows, ranks, rank, shuffle=False) if ranks > 1 else None
+    return DataLoader(rows, batch_size=None, sampler=sampler)
