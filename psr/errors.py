@@ -5,6 +5,7 @@ from psr.encoding import StepBoundaryError
 from psr.engines.base import EngineError
 from psr.model_fetch import ModelFetchError
 from psr.modules.policy import PolicyError
+from psr.ranks import RankError
 
 
 class UsageError(ValueError):
@@ -15,4 +16,13 @@ class NoPairsError(RuntimeError):
     """An iteration has nothing to train on."""
 
 
-USER_ERRORS = (DataError, ModelFetchError, StepBoundaryError, EngineError, PolicyError, UsageError, NoPairsError)
+USER_ERRORS = (
+    DataError,
+    ModelFetchError,
+    StepBoundaryError,
+    EngineError,
+    PolicyError,
+    RankError,
+    UsageError,
+    NoPairsError,
+)

@@ -47,7 +47,7 @@ def row_loader(
 ) -> DataLoader[Row]:
     """The loader of this rank's rows; with `accumulate` the Trainer accumulates those of each optimizer step.
 
-    The sampler is the one that Lightning would put there itself, which it therefore leaves alone.
+    The sampler is of the kind that Lightning would put there itself, shuffled: it leaves this one alone.
     """
     rows = PlannedRows(plan, store)
     rank, ranks = data_rank(trainer)
@@ -55,5 +55,4 @@ def row_loader(
         raise ValueError(f"the rows were laid out for {plan.ranks} ranks, and {ranks} train")
     if trainer is not None and accumulate:
         trainer.accumulate_grad_batches = plan.rows_per_step // ranks
-    sampler: DistributedSampler[Row] | None = DistributedSampler(rows, ranks, rank, shuffle=False) if ranks > 1 else None
-    return DataLoader(rows, batch_size=None, sampler=sampler)
+    return DataLoader(rows, batch_size=None, sampler=DistributedSampler(rows, ranks, rank, shuffle=False))

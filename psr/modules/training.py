@@ -70,14 +70,13 @@ class RowModule(LightningModule):
         return score(self.policy, row)
 
     def export(self, folder: str | Path) -> None:
-        """Write the policy as a plain Hugging Face folder. All ranks call this; when it returns, the folder is there."""
+        """Write the policy as a plain Hugging Face folder. All ranks call this, the first one writes."""
         assert self.policy is not None
         tokenizer = load_tokenizer(self.model)
         if (strategy := self.sharded) is not None:
             strategy.export(self.policy, tokenizer, folder)
         elif self.trainer.is_global_zero:
             export_policy(self.policy, tokenizer, folder)
-        self.trainer.strategy.barrier()
 
     def adamw(self) -> torch.optim.AdamW:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
