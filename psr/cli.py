@@ -4,6 +4,8 @@
     psr run RECIPE_FOLDER      all stages of a recipe, resumable
     psr data / psr model       make what the stages read
     psr serve                  an SGLang server for several runs
+    psr plan --config ...      memory, requests and tokens of a stage, before any GPU is asked for
+    psr sweep FILE             trials of a W&B sweep file on this machine
 
 Every command is a function with typed arguments; jsonargparse makes the command line, the help and the checks.
 """
@@ -13,8 +15,10 @@ from argparse import ArgumentError
 from typing import Any
 
 from jsonargparse import CLI
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from psr.errors import USER_ERRORS, UsageError
+from psr.stopping import PREEMPTED
 
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 DESCRIPTION = (
@@ -31,6 +35,17 @@ def lightning_cli(args: list[str]) -> None:
         PSRLightningCLI(args=args)
     except ArgumentError as error:
         raise UsageError(f"{essence(error)} (see `psr {args[0]} --help`)") from error
+
+
+def plan_cli(args: list[str]) -> None:
+    """Print what a stage needs; the arguments are those of `psr fit`, and `--plan.*`."""
+    from psr.commands.plan import plan
+    from psr.lightning_cli import essence
+
+    try:
+        plan(args)
+    except ArgumentError as error:
+        raise UsageError(f"{essence(error)} (see `psr plan --help`)") from error
 
 
 def commands() -> dict[str, Any]:
@@ -70,10 +85,15 @@ def main(args: list[str] | None = None) -> None:
     try:
         if args and args[0] in LIGHTNING_COMMANDS:
             lightning_cli(args)
+        elif args and args[0] == "plan":
+            plan_cli(args[1:])
         else:
             own_cli([underscored(arg) for arg in args])
     except USER_ERRORS as error:
         sys.exit(f"psr: {error}")
+    except SIGTERMException:
+        print("psr: stopped as told; the same command goes on from here", file=sys.stderr)
+        sys.exit(PREEMPTED)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from psr.search.run import for_each
 from psr.search.statistics import search_summary
 from psr.search.step_search import SearchSettings, step_search
 from psr.step_tree import Sample
+from psr.stopping import stop_asked
 
 
 class SelfRewardingDataModule(LightningDataModule):
@@ -195,7 +196,8 @@ class SelfRewardingDataModule(LightningDataModule):
 
         def keep(trajectory: Trajectory) -> None:
             journal.append(trajectory)
-            if self.trainer is not None and self.trainer.received_sigterm:  # Lightning itself asks between batches only
+            told = self.trainer is not None and self.trainer.received_sigterm  # Lightning asks between batches only
+            if told or stop_asked():
                 raise SIGTERMException
 
         await for_each(
