@@ -52,10 +52,12 @@ def commands() -> dict[str, Any]:
     """The commands besides LightningCLI's, by name; a nested dictionary is a group."""
     from psr.commands import data, model
     from psr.commands.serve import serve
+    from psr.commands.sweep import sweep
     from psr.run import run
 
     return {
         "run": run,
+        "sweep": sweep,
         "data": {"arithmetic": data.arithmetic, "eft": data.eft, "split": data.split},
         "model": {"init": model.init, "fetch": model.fetch},
         "serve": serve,
@@ -87,6 +89,10 @@ def main(args: list[str] | None = None) -> None:
             lightning_cli(args)
         elif args and args[0] == "plan":
             plan_cli(args[1:])
+        elif args and args[0] == "trial":
+            from psr.commands.trial import trial
+
+            trial(args[1:])
         else:
             own_cli([underscored(arg) for arg in args])
     except USER_ERRORS as error:
