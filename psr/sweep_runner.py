@@ -1,8 +1,8 @@
 """The trials of a sweep on this machine, by Optuna.
 
-The study is an SQLite file beside the trials. A trial reports its metric after every iteration of the loop, and is ended
-early where it is worse than the median of the others at that iteration. What was under way at a kill goes on in its
-folder.
+The study is an SQLite file beside the trials. A trial reports its metric after every iteration of the loop, and is
+ended early where it is worse than the median of the others at that iteration. What was under way at a kill goes on in
+its folder.
 
 Knows processes, run folders and studies. Does not know what a trial does.
 """

@@ -100,7 +100,9 @@ def arguments_of(recipe: Path, stage: Stage, overlay: str | None, run_dir: Path,
     """The stage's command line as `psr run` makes it, with a stand-in for every file that it or its configs name."""
     spec = read_recipe(recipe)
     folders = {name: str(run_dir / name) for name in spec.get("folders", {})}
-    for folder in folders.values():
+    for name, folder in folders.items():
+        if name == "model":
+            shutil.copytree(policy, folder, dirs_exist_ok=True)
         Path(folder).mkdir(exist_ok=True)
     values = {**read_variables(spec, folders), "recipe": str(recipe), "seed": "3", "judge": "random"}
     on_top = read_overlay(recipe, overlay, [one.name for one in stages_of(recipe)]).get(stage.name)
@@ -118,6 +120,10 @@ def test_every_yaml_file_belongs_to_a_recipe():
     assert RECIPES[:-1]
     found = set(CONFIGS.rglob("*.yaml")) | set(CONFIGS.rglob("*.yml"))
     covered = {path for recipe in RECIPES for path in recipe.glob("*.yaml")}
+    covered |= {
+        *CONFIGS.glob("sweeps/*.yaml"),
+        *CONFIGS.glob("cluster/*.yaml"),
+    }  # tests/test_sweep.py, tests/test_cluster.py
     assert not [str(path.relative_to(CONFIGS)) for path in sorted(found - covered)]
 
 

@@ -14,12 +14,12 @@ from psr.planning import Architecture, Guess, Layout, iteration_work, layer_acti
 from tests.recipes.tiny_run import ROOT
 
 SEVEN, SEVENTY_TWO = (ROOT / "configs" / f"qwen2.5-math-{size}" for size in ("7b", "72b"))
-# hidden, intermediate, layers, heads, key-value heads, vocabulary: Qwen2.5 technical report (arXiv 2412.15115), model cards
+# hidden, intermediate, layers, heads, key-value heads, vocabulary: arXiv 2412.15115 and the model cards
 PUBLISHED = {SEVEN: (3584, 18944, 28, 28, 4, 152064), SEVENTY_TWO: (8192, 29568, 80, 64, 8, 152064)}
 
 
 def parameters(hidden: int, inner: int, layers: int, heads: int, kv: int, vocabulary: int) -> tuple[int, int]:
-    """(of a layer, of all), by hand: projections with biases on q, k and v, a gated MLP, two norms; untied embeddings."""
+    """(of a layer, of all), by hand: projections, biases on q, k and v, a gated MLP, two norms; untied embeddings."""
     head = hidden // heads
     attention = 2 * hidden * hidden + 2 * hidden * kv * head + hidden + 2 * kv * head
     layer = attention + 3 * hidden * inner + 2 * hidden
@@ -45,7 +45,7 @@ def test_the_memory_of_a_gpu_by_part(recipe: Path, gpus: int):
     assert parts["gradients, float32"] == pytest.approx(4 * total / gpus)
     assert parts["optimizer, two moments"] == pytest.approx(8 * total / gpus)
     assert parts["gathered: two layers, head"] == 2 * (2 * layer + vocabulary * hidden)
-    one = row * (20 * hidden - 0 + 4 * kv * hidden // heads + 4 * heads + 8 * inner)
+    one = row * (20 * hidden + 4 * kv * hidden // heads + 4 * heads + 8 * inner)
     assert parts["activations, checkpointed"] == row * hidden * layers * 2 + one
     assert needs.alternatives["activations"] == layers * one
     assert parts["logits of a chunk"] == 512 * vocabulary * (2 + 4 + 4 + 2)

@@ -1,4 +1,4 @@
-"""The loop on two processes: the same searches, pairs, curves and models as on one; resumed by another number of them."""
+"""The loop on two processes: the same searches, curves and models as on one; resumed by another number of them."""
 
 import csv
 import json

@@ -21,7 +21,8 @@ model: {class_path: psr.modules.sft.SFTModule, init_args: {lr: 1.0e-3}}
 data:
   class_path: psr.data.sft.SFTDataModule
   init_args:
-    {ift: ift.jsonl, val_ift: val.jsonl, batch_size: 6, row_tokens: 60, prompts: {reason: "{problem}\\n", step_marker: "", step_separator: "\\n"}}
+    {ift: ift.jsonl, val_ift: val.jsonl, batch_size: 6, row_tokens: 60,
+     prompts: {reason: "{problem}\\n", step_marker: "", step_separator: "\\n"}}
 trainer:
   {accelerator: cpu, max_epochs: 1, gradient_clip_val: 1.0, enable_checkpointing: false, log_every_n_steps: 1,
    enable_model_summary: false, enable_progress_bar: false, logger: lightning.pytorch.loggers.CSVLogger}
