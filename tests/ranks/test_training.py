@@ -45,10 +45,9 @@ def fit(name: str, policy: str, options: list[str]) -> list[str]:
     return ["fit", "--config", "sft.yaml", *places, "--trainer.default_root_dir", name, *logs, *options]
 
 
-@pytest.fixture(scope="module")
-def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, tokenizer, rng = tmp_path_factory.mktemp("ranks"), build_tokenizer(), random.Random(0)
-    (folder / "sft.yaml").write_text(CONFIG)
+def policies_and_samples(folder: Path) -> None:
+    """Policies "qwen2" and "llama", ift.jsonl and val.jsonl."""
+    tokenizer, rng = build_tokenizer(), random.Random(0)
     torch.manual_seed(0)
     for architecture, tied in (("qwen2", False), ("llama", True)):
         settings = {**TINY, "tie_word_embeddings": tied}
@@ -60,6 +59,13 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [{"id": str(i), "problem": f"{rng.randrange(99)}+1", "solution": steps()} for i in range(50)]
     write_jsonl(folder / "ift.jsonl", rows)
     write_jsonl(folder / "val.jsonl", rows[:7])  # an odd number of rows: one rank gets an empty one
+
+
+@pytest.fixture(scope="module")
+def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    policies_and_samples(folder)
+    (folder / "sft.yaml").write_text(CONFIG)
     alone = [fit("qwen2-alone", "qwen2", []), fit("llama-alone", "llama", []), fit("one-adapters", *FITS["adapters"])]
     launch(folder, 1, *alone)
     launch(folder, 2, *(fit(name, *settings) for name, settings in FITS.items()))
