@@ -26,6 +26,9 @@ NAME = "last-stopped-{step}.ckpt"
 class Preemption(Callback):
     """Ends the fit on SIGTERM or SIGUSR1, resumable."""
 
+    def __init__(self) -> None:
+        self.stopping = False
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         launcher = trainer.strategy.launcher
         # In the place of Lightning's own handlers: they broadcast to the other ranks out of the signal handler.
@@ -35,15 +38,20 @@ class Preemption(Callback):
             raise UsageError("callbacks.preemption.Preemption needs a ModelCheckpoint with `dirpath` and `save_last`")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if trainer.fit_loop._should_accumulate() or not _any_rank(trainer, stop_asked()):
+        if self.stopping or trainer.fit_loop._should_accumulate() or not _any_rank(trainer, stop_asked()):
             return
+        self.stopping = True
         folder = self._folder(trainer)
         if isinstance(trainer.datamodule, SFTDataModule) and folder is not None:  # type: ignore[attr-defined]
-            before = sorted(folder.glob(NAME.format(step="*")))
-            trainer.save_checkpoint(folder / NAME.format(step=trainer.global_step))
+            name = NAME.format(step=trainer.global_step)
+            before = {*folder.glob(NAME.format(step="*"))} - {folder / name}
+            trainer.save_checkpoint(folder / name)
             for path in before if trainer.is_global_zero else []:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        raise SIGTERMException
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if self.stopping:  # not before: the figures of the last step are logged after its end
+            raise SIGTERMException
 
     def _folder(self, trainer: Trainer) -> Path | None:
         """Where `ckpt_path: last` looks."""
