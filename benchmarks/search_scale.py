@@ -81,7 +81,7 @@ class Simulated:
         await asyncio.sleep(latency(self.by_load[origin.kind], server.load))
         server.load -= 1
         self.asked[origin.key] += 1
-        return self.recorded[origin.key][self.asked[origin.key] - 1]
+        return self.recorded[origin.key.partition("#")[0]][self.asked[origin.key] - 1]
 
 
 def latency(measured: list[tuple[int, float]], load: int) -> float:
@@ -136,12 +136,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="a run directory of the quickstart with its M1")
     parser.add_argument("--prompts", type=Path, default=Path("configs/quickstart/prompts.yaml"))
-    parser.add_argument("--problems", type=int, default=400)
+    parser.add_argument("--measured", type=int, default=100, help="problems that are really searched")
+    parser.add_argument("--problems", type=int, default=400, help="problems of the simulation: those, again and again")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     model = RunFolder(options.run).model(1)
     encoder = Encoder(load_tokenizer(model), Prompts(**yaml.safe_load(options.prompts.read_text())))
-    problems = read_problems(str(options.run / "data" / "problems.jsonl"))[: options.problems]
+    problems = read_problems(str(options.run / "data" / "problems.jsonl"))[: options.measured]
     engine = LocalEngine()
     asyncio.run(engine.load_weights(model, "M1"))
     by_load: dict[str, list[tuple[int, float]]] = defaultdict(list)
@@ -150,7 +151,11 @@ def main() -> None:
         asyncio.run(search(problems if load == LOADS[-1] else problems[: 2 * load], watched, encoder, load))
         for kind, seconds in watched.latencies.items():
             by_load[kind].append((load, sum(seconds) / len(seconds)))
-    rows = [simulate(problems, servers, encoder, watched.replies, by_load, len(problems)) for servers in SERVERS]
+    repeated = [
+        Problem(f"{problems[n % len(problems)].id}#{n}", problems[n % len(problems)].problem)
+        for n in range(options.problems)
+    ]
+    rows = [simulate(repeated, servers, encoder, watched.replies, by_load, len(repeated)) for servers in SERVERS]
     table = Table("servers", "seconds", "speed-up", "efficiency %", "longest problem s", "client CPU s")
     for row in rows:
         row["efficiency"] = rows[0]["seconds"] / row["seconds"] / row["servers"]
@@ -166,7 +171,11 @@ def main() -> None:
     Console().print({kind: [(load, round(seconds, 3)) for load, seconds in found] for kind, found in by_load.items()})
     if options.json:
         options.json.write_text(
-            json.dumps({"problems": len(problems), "latency_by_load": by_load, "rows": rows}, indent=2) + "\n"
+            json.dumps(
+                {"measured": len(problems), "problems": len(repeated), "latency_by_load": by_load, "rows": rows},
+                indent=2,
+            )
+            + "\n"
         )
 
 

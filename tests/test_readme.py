@@ -12,6 +12,7 @@ import pytest
 from jsonargparse import CLI, capture_parser
 
 from psr.cli import LIGHTNING_COMMANDS, commands, underscored
+from psr.commands.plan import PlanCLI
 from psr.lightning_cli import PSRLightningCLI
 from tests.recipes.tiny_run import ROOT
 
@@ -97,6 +98,8 @@ def test_psr_accepts_the_command(words: list[str], monkeypatch: pytest.MonkeyPat
     check_files(words)
     if words[0] in LIGHTNING_COMMANDS:
         ParserOnlyCLI(args=words)
+    elif words[0] == "plan":
+        PlanCLI(args=["fit", *words[1:]])
     else:
         capture_parser(lambda: CLI(commands(), args=[])).parse_args([underscored(word) for word in words])
 
