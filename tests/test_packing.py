@@ -114,7 +114,8 @@ def test_every_rank_has_as_many_rows_of_each_step_and_together_they_have_the_ste
 
     def steps(of: Plan) -> list[list[int]]:
         rows = units_of(of)
-        return [sorted(sum(rows[i : i + of.rows_per_step], [])) for i in range(0, len(rows), of.rows_per_step)]
+        cut = [rows[i : i + of.rows_per_step] for i in range(0, len(rows), of.rows_per_step)]
+        return [sorted(number for row in step for number in row) for step in cut]
 
     assert steps(plan) == steps(alone)
     for row in plan.rows:

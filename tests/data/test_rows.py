@@ -35,7 +35,7 @@ def test_a_trainer_that_accumulates_by_itself_is_refused():
 def test_a_loader_goes_on_where_another_was_and_the_epoch_after_is_whole():
     plan = plan_rows(random_groups(12), 6, 60)
     one, other = row_loader(plan, trainer()), row_loader(plan, trainer())
-    served = [row.number for row, _ in zip(one, range(5), strict=False)]
+    served = [row.number for _, row in zip(range(5), one, strict=False)]
     assert served == list(range(5))
     other.load_state_dict(one.state_dict())
     assert [row.number for row in other] == list(range(5, len(plan.rows)))
