@@ -36,6 +36,9 @@ class Preemption(Callback):
         connector.register_signal_handlers = lambda: listen(launcher.kill if launcher is not None else None)
         if stage == "fit" and self._folder(trainer) is None:
             raise UsageError("callbacks.preemption.Preemption needs a ModelCheckpoint with `dirpath` and `save_last`")
+        every = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
+        if stage == "fit" and every != 1:  # else the loader is made before a checkpoint is read, and starts over
+            raise UsageError(f"trainer.reload_dataloaders_every_n_epochs is {every}: Preemption needs 1")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if self.stopping or trainer.fit_loop._should_accumulate() or not _any_rank(trainer, stop_asked()):
