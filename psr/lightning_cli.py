@@ -83,7 +83,7 @@ class PSRLightningCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return super().init_parser(**kwargs, exit_on_error=False)  # `psr` prints the message, without the long usage
 
-    def before_instantiate_classes(self) -> None:
+    def _keep_wandb_run(self) -> None:
         """A fit that is started again goes on with its W&B run: the run's id is kept beside the logs from the start."""
         if self.subcommand != "fit" or "WANDB_RUN_ID" in os.environ:  # as in a sweep, where the agent says which
             return
@@ -95,6 +95,7 @@ class PSRLightningCLI(LightningCLI):
                 logger.init_args.id = run_id(Path(trainer.default_root_dir or "."))
 
     def instantiate_classes(self) -> None:
+        self._keep_wandb_run()
         try:
             super().instantiate_classes()
         except ValueError as error:  # jsonargparse wraps the errors of classes that it makes

@@ -28,7 +28,7 @@ TWO = ["--trainer.devices", "2", *SHARDED]
 
 def command(folder: Path, options: list[str]) -> list[str]:
     config = CONFIG.replace("enable_checkpointing: false", "enable_checkpointing: true").replace(
-        "max_epochs: 1", "max_epochs: 8"
+        "max_epochs: 1", "max_epochs: 8, reload_dataloaders_every_n_epochs: 1"
     )
     (folder / "fit.yaml").write_text(config)
     (folder / "callbacks.yaml").write_text(f"trainer:\n  callbacks:{CALLBACKS}\nckpt_path: last\n")
