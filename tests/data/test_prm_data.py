@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import Trainer
 from transformers import PreTrainedTokenizerBase
 
 from psr.commands.data import rate
@@ -93,6 +94,7 @@ def test_a_rows_logits_loss_and_gradient_are_those_of_the_steps_one_by_one(
     data = make(llama, [as_row(TRAJECTORY), {**OURS, "problem": "9"}], val_share=0.5, row_tokens=row_tokens, seed=1)
     data.train += data.heldout
     module = PRMModule(str(policy), minus_weight=2.0)
+    module.trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
     module.configure_model()
     module.double()
     plan = data.plan(data.train)
