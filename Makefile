@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # SGLang pins other releases of torch and transformers than psr's lock: it has an environment of its own.
 SGLANG_VENV := .venv-sglang
 SGLANG_STAMP := $(SGLANG_VENV)/.installed
-EXTRAS := dev,fetch,report,benchmark
+EXTRAS := dev,fetch,report,benchmark,sweep
 DEMO_DIR ?= runs/quickstart
 # Extra arguments for pytest or `psr run`, as in: make test ARGS="-k search -x"
 ARGS ?=

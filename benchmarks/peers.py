@@ -86,11 +86,12 @@ def _peak_memory() -> int:
 
 def train_with_psr(module: RowModule, plan: Plan, callbacks: list[Callback] | None = None) -> float:
     """One epoch of the plan's rows; its seconds, without loading the model."""
-    module.configure_model()
     trainer = Trainer(
         accelerator="cpu", devices=1, precision="bf16-mixed", max_epochs=1, gradient_clip_val=CLIP, callbacks=callbacks,
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
+    module.trainer = trainer  # whose strategy decides how the model is loaded
+    module.configure_model()
     started = time.perf_counter()
     trainer.fit(module, row_loader(plan, trainer))
     return time.perf_counter() - started

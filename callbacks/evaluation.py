@@ -50,10 +50,13 @@ class EvaluateIterations(Callback):
         data = loop_data(trainer)
         if trainer.is_global_zero and not has_model(data.run.results, "M1"):
             self._evaluate(trainer, data, 1)
+        data.ranks.wait()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = loop_data(trainer)
         if trainer.is_global_zero:
-            self._evaluate(trainer, loop_data(trainer), trainer.current_epoch + 2)
+            self._evaluate(trainer, data, trainer.current_epoch + 2)
+        data.ranks.wait()
 
     def _evaluate(self, trainer: Trainer, data: SelfRewardingDataModule, number: int) -> None:
         started = time.monotonic()

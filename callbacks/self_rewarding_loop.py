@@ -16,7 +16,6 @@ from lightning import Callback, LightningModule, Trainer
 
 from psr.data.self_rewarding import SelfRewardingDataModule
 from psr.errors import UsageError
-from psr.modules.policy import export_policy, load_tokenizer
 from psr.modules.step_dpo import StepDPOModule
 from psr.run_folder import add_seconds
 
@@ -47,10 +46,12 @@ class SelfRewardingLoop(Callback):
         asyncio.run(loop_data(trainer).engine.sleep())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, StepDPOModule) and pl_module.policy is not None
+        assert isinstance(pl_module, StepDPOModule)
         data, number = loop_data(trainer), trainer.current_epoch + 2
-        add_seconds(data.run.iteration(number), "train", time.monotonic() - self.started)
-        export_policy(pl_module.policy, load_tokenizer(data.initial), data.run.model(number))
+        if trainer.is_global_zero:
+            add_seconds(data.run.iteration(number), "train", time.monotonic() - self.started)
+        pl_module.export(data.run.model(number))
+        data.ranks.wait()
         asyncio.run(data.serve(number))
 
 

@@ -7,6 +7,8 @@
     psr evaluate               models on benchmarks: accuracy, intervals
     psr analyse                the paper's tables and figures, of one's own run
     psr report RUN [RUN ...]   figures, tables and searches of finished runs, as a page
+    psr plan --config ...      memory, requests and tokens of a stage, before any GPU is asked for
+    psr sweep FILE             trials of a W&B sweep file on this machine
     psr serve                  a server for several runs, or an annotator
 
 Every command is a function with typed arguments; jsonargparse makes the command line, the help and the checks.
@@ -17,9 +19,11 @@ from argparse import ArgumentError
 from typing import Any
 
 from jsonargparse import CLI
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from psr.command_line import spelled
 from psr.errors import USER_ERRORS, UsageError
+from psr.stopping import PREEMPTED
 
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 DESCRIPTION = (
@@ -38,6 +42,17 @@ def lightning_cli(args: list[str]) -> None:
         raise UsageError(f"{essence(error)} (see `psr {args[0]} --help`)") from error
 
 
+def plan_cli(args: list[str]) -> None:
+    """Print what a stage needs; the arguments are those of `psr fit`, and `--plan.*`."""
+    from psr.commands.plan import plan
+    from psr.lightning_cli import essence
+
+    try:
+        plan(args)
+    except ArgumentError as error:
+        raise UsageError(f"{essence(error)} (see `psr plan --help`)") from error
+
+
 def commands() -> dict[str, Any]:
     """The commands besides LightningCLI's, by name; a nested dictionary is a group."""
     from psr.commands import analyse, data, eft, model
@@ -48,10 +63,12 @@ def commands() -> dict[str, Any]:
     from psr.commands.responses import responses
     from psr.commands.search import search
     from psr.commands.serve import serve
+    from psr.commands.sweep import sweep
     from psr.run import run
 
     return {
         "run": run,
+        "sweep": sweep,
         "data": {
             "problems": problems,
             "ift": ift,
@@ -94,10 +111,19 @@ def main(args: list[str] | None = None) -> None:
     try:
         if args and args[0] in LIGHTNING_COMMANDS:
             lightning_cli(args)
+        elif args and args[0] == "plan":
+            plan_cli(args[1:])
+        elif args and args[0] == "trial":
+            from psr.commands.trial import trial
+
+            trial(args[1:])
         else:
             own_cli(spelled(args))
     except USER_ERRORS as error:
         sys.exit(f"psr: {error}")
+    except SIGTERMException:
+        print("psr: stopped as told; the same command goes on from here", file=sys.stderr)
+        sys.exit(PREEMPTED)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from psr.encoding import StepBoundaryError
 from psr.engines.base import EngineError
 from psr.model_fetch import ModelFetchError
 from psr.modules.policy import PolicyError
+from psr.ranks import RankError
 
 
 class UsageError(ValueError):
@@ -18,5 +19,5 @@ class NoPairsError(RuntimeError):
 
 USER_ERRORS = (
     *(AnnotatorError, DataError, EngineError, ModelFetchError, NoPairsError),
-    *(PolicyError, StepBoundaryError, UsageError),
+    *(PolicyError, RankError, StepBoundaryError, UsageError),
 )

@@ -1,5 +1,7 @@
 """LightningCLI with what every stage of psr shares: links between model and data, and the config in the logs."""
 
+import os
+import uuid
 import warnings
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from psr.errors import USER_ERRORS, UsageError
 
@@ -48,6 +51,16 @@ class LogConfig(SaveConfigCallback):
             logger.log_hyperparams({"config": self.config.as_dict()})
 
 
+@rank_zero_only
+def run_id(folder: Path) -> str:
+    """The id of the W&B run of a folder, made when first asked for. Ranks that do not log have none."""
+    path = folder / "wandb-run-id"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(uuid.uuid4().hex[:8])
+    return path.read_text()
+
+
 class PSRLightningCLI(LightningCLI):
     """Model and data in subclass mode; the model's folder and the seed are given once."""
 
@@ -70,7 +83,19 @@ class PSRLightningCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return super().init_parser(**kwargs, exit_on_error=False)  # `psr` prints the message, without the long usage
 
+    def _keep_wandb_run(self) -> None:
+        """A fit that is started again goes on with its W&B run: the run's id is kept beside the logs from the start."""
+        if self.subcommand != "fit" or "WANDB_RUN_ID" in os.environ:  # as in a sweep, where the agent says which
+            return
+        trainer = self.config["fit"].trainer
+        loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+        for logger in loggers:
+            named = getattr(logger, "class_path", "").endswith("WandbLogger")
+            if named and not logger.init_args.get("id") and not logger.init_args.get("version"):
+                logger.init_args.id = run_id(Path(trainer.default_root_dir or "."))
+
     def instantiate_classes(self) -> None:
+        self._keep_wandb_run()
         try:
             super().instantiate_classes()
         except ValueError as error:  # jsonargparse wraps the errors of classes that it makes

@@ -2,7 +2,8 @@
 
 An optimizer step sees a stated number of units (step pairs, or supervised samples) whatever their lengths; they are
 laid out in as few rows as the token budget allows, the same number for every step, and gradients are accumulated over
-a step's rows. No padding, and no tree sees another.
+a step's rows. No padding, and no tree sees another. Where several ranks train, each takes the same number of a step's
+rows, so that an optimizer step is the one of a single rank.
 
 Knows step trees and tensors. Does not know what is learned from a completion.
 """
@@ -69,25 +70,33 @@ class PlannedRow:
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows of an epoch. Every `rows_per_step` of them are one optimizer step; the last may be short of some."""
+    """The rows of an epoch. Every `rows_per_step` of them are one optimizer step; the last may be short of some.
+
+    Of every step, rank r takes the rows r, r + `ranks`, ...: both numbers of rows divide by `ranks`.
+    """
 
     rows: list[PlannedRow]
     rows_per_step: int
+    ranks: int = 1
 
 
 def plan_rows(
-    groups: Sequence[Group], units_per_step: int, row_tokens: int, mean_over: Literal["units", "tokens"] = "units"
+    groups: Sequence[Group],
+    units_per_step: int,
+    row_tokens: int,
+    mean_over: Literal["units", "tokens"] = "units",
+    ranks: int = 1,
 ) -> Plan:
     """Lay the groups out in rows of at most `row_tokens` tokens, `units_per_step` units an optimizer step.
 
     Groups are taken in their order and split only where a step ends inside one or a row has no room for all of it. A
     unit that is longer than a row has one of its own. The optimizer step's loss is the mean over its units, or over its
-    scored tokens.
+    scored tokens, of all `ranks` together; where a step has fewer units than ranks, some get an empty row.
     """
     fitting = [part for group in groups for part in _fitting(group, row_tokens)]
     steps = [[GroupTree.of(group) for group in step] for step in optimizer_steps(fitting, units_per_step)]
     fewest = max(-(-sum(min(tree.tokens, row_tokens) for tree in step) // row_tokens) for step in steps)
-    for rows_per_step in range(fewest, units_per_step + 1):
+    for rows_per_step in range(-(-fewest // ranks) * ranks, units_per_step + ranks, ranks):
         packed = [balanced(step, rows_per_step) for step in steps]
         if all(_has_room(row, row_tokens) for rows in packed for row in rows):
             break
@@ -95,8 +104,9 @@ def plan_rows(
     for step in packed:
         trees = [tree for row in step for tree in row]
         total = sum(len(tree.group) if mean_over == "units" else tree.scored for tree in trees)
-        rows += [PlannedRow(tuple(row), rows_per_step / total) for row in step]
-    return Plan(rows, rows_per_step)
+        empty = [PlannedRow((), 0.0)] * (-len(step) % ranks)
+        rows += [PlannedRow(tuple(row), rows_per_step / total) for row in step] + empty
+    return Plan(rows, rows_per_step, ranks)
 
 
 def _has_room(row: Sequence[GroupTree], row_tokens: int) -> bool:
@@ -161,7 +171,8 @@ class Row:
     completion holds: `targets` are their ids and `sources` the positions that predict them, both (scored,).
     Completion `owners[i]` holds the scored token `members[i]`. `units` are the numbers of what was packed, in the order
     of their completions. The optimizer step's loss is the sum over its rows of `share` times the sum over the row, as
-    Lightning divides by the number of accumulated rows. `number` is the row's place in the epoch.
+    Lightning divides by the number of accumulated rows, and averages over ranks. `number` is the row's place in the
+    epoch.
     """
 
     token_ids: Tensor
@@ -191,8 +202,13 @@ class Row:
 
 
 def build_row(planned: PlannedRow, number: int = 0) -> Row:
-    """The tensors of a planned row, the epoch's `number`th."""
+    """The tensors of a planned row, the epoch's `number`th.
+
+    An empty row has one token, which nobody scores: its rank takes part in the forward and backward pass of the others.
+    """
     columns: dict[str, list[int]] = {field.name: [] for field in fields(Row) if field.type is Tensor}
+    if not planned.trees:
+        columns |= {"token_ids": [0], "position_ids": [0], "ends": [1]}
     for group_tree in planned.trees:
         tree = group_tree.tree
         scored = tree.scored
@@ -208,4 +224,5 @@ def build_row(planned: PlannedRow, number: int = 0) -> Row:
             columns["members"] += [place[token] for token in completion]
             columns["owners"] += [owner] * len(completion)
         columns["units"] += [unit.number for unit in group_tree.group]
-    return Row(share=planned.share, number=number, **{name: torch.tensor(values) for name, values in columns.items()})
+    tensors = {name: torch.tensor(values, dtype=torch.long) for name, values in columns.items()}
+    return Row(share=planned.share, number=number, **tensors)

@@ -7,6 +7,8 @@ config are relative to the run directory.
 import contextlib
 import json
 import shlex
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +33,13 @@ class Stage:
         name: its name, which overlays use too.
         command: a `psr` command line; {recipe}, {seed}, {judge}, the recipe's variables and folders are filled in.
         seconds_of: part of M1's time ("search", "train") that the stage counts as.
+        parallel: with `psr run --launch` the stage runs in the processes that this starts.
     """
 
     name: str
     command: str
     seconds_of: str | None = None
+    parallel: bool = False
 
 
 def run(
@@ -45,6 +49,7 @@ def run(
     judge: JudgeKind = "self",
     overlay: str | None = None,
     set: dict[str, Any] | None = None,
+    launch: str = "",
 ) -> None:
     """Run all stages of a recipe that are not done yet, then print the table of M1, M2, ...
 
@@ -56,6 +61,8 @@ def run(
         overlay: name of a YAML file in the recipe's folder, with settings on top of the stages' configs.
         set: values for the recipe's variables and folders, as in --set.data=DIR; settings of several fields as JSON or
             YAML.
+        launch: command that starts the processes of the recipe's parallel stages, and is given theirs, for instance
+            "torchrun --nproc-per-node 8 --no-python" or "srun".
     """
     from psr.cli import main
 
@@ -78,7 +85,11 @@ def run(
                 continue
             console.rule(f"{number}/{len(stages)} {stage.name}")
             started = time.monotonic()
-            main(stage_arguments(stage, values, on_top.get(stage.name), run_dir))
+            arguments = stage_arguments(stage, values, on_top.get(stage.name), run_dir)
+            if stage.parallel and launch:
+                start(launch, arguments)
+            else:
+                main(arguments)
             seconds = time.monotonic() - started
             if stage.seconds_of:
                 add_seconds(folder.iteration(1), stage.seconds_of, seconds)
@@ -86,6 +97,13 @@ def run(
             write_json(run_dir / "stages.json", done)
     console.print(results_table(read_results(folder.results)))
     console.print(f"written to {folder.results}")
+
+
+def start(launch: str, arguments: list[str]) -> None:
+    """Run a stage in processes of its own, and end as they end where that is not well."""
+    code = subprocess.run([*shlex.split(launch), "psr", *arguments]).returncode
+    if code:
+        sys.exit(code)
 
 
 def read_recipe(recipe: Path) -> dict[str, Any]:

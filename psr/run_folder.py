@@ -26,9 +26,10 @@ class RunFolder:
     def traces(self, number: int) -> Path:
         return self.iteration(number) / "traces.jsonl"
 
-    def reference(self, number: int) -> Path:
-        """The reference log-probabilities of the step pairs that make M`number`."""
-        return self.iteration(number) / "reference.safetensors"
+    def reference(self, number: int, rank: int = 0, ranks: int = 1) -> Path:
+        """The reference log-probabilities of the step pairs that make M`number`: those of this rank's rows."""
+        part = f"-{rank}-of-{ranks}" if ranks > 1 else ""
+        return self.iteration(number) / f"reference{part}.safetensors"
 
     def analysis(self, name: str) -> Path:
         """What an analysis of the run's models found, as in `analysis/judge.json`."""

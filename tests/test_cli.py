@@ -352,3 +352,12 @@ def test_a_stage_that_fails_ends_a_real_run_with_its_message_alone(run_dir: Path
     test.write_bytes(whole)
     mended = subprocess.run(called, env=environment(), capture_output=True, text=True)
     assert mended.returncode == 0 and "self_rewarding: done before" in mended.stdout
+
+
+def test_a_fit_that_is_started_again_keeps_its_wandb_run(tmp_path: Path):
+    """The id is on disk from the start, whatever becomes of the first process."""
+    from psr.lightning_cli import run_id
+
+    first = run_id(tmp_path / "sft")
+    assert first and run_id(tmp_path / "sft") == first
+    assert run_id(tmp_path / "other") != first

@@ -26,7 +26,8 @@ from tests.recipes.tiny_run import ROOT, TINY
 
 CONFIGS = ROOT / "configs"
 RECIPES = [*sorted(path.parent for path in CONFIGS.glob("*/recipe.yaml")), TINY]
-SWEEPS = [path for path in sorted(CONFIGS.glob("*/*.yaml")) if "parameters" in yaml.safe_load(path.read_text())]
+IN_RECIPES = [path for folder in RECIPES for path in sorted(folder.glob("*.yaml"))]
+SWEEPS = [path for path in IN_RECIPES if "parameters" in yaml.safe_load(path.read_text())]
 ROW = {  # of every kind of file at once
     "problem": "07+30-10",
     "answer": "27",
@@ -106,7 +107,9 @@ def arguments_of(
     """The stage's command line as `psr run` makes it, with a stand-in for every file that it or its configs name."""
     spec = read_recipe(recipe)
     folders = {name: str(run_dir / name) for name in spec.get("folders", {})}
-    for folder in folders.values():
+    for name, folder in folders.items():
+        if name == "model":
+            shutil.copytree(policy, folder, dirs_exist_ok=True)
         Path(folder).mkdir(exist_ok=True)
     values = {
         **read_variables(spec, {**folders, **(given or {})}),
@@ -128,7 +131,8 @@ def test_every_yaml_file_belongs_to_a_recipe():
     """A config elsewhere would be one that no test reads: give it a recipe folder, or a test here."""
     assert RECIPES[:-1]
     found = set(CONFIGS.rglob("*.yaml")) | set(CONFIGS.rglob("*.yml"))
-    covered = {path for recipe in RECIPES for path in recipe.glob("*.yaml")}
+    elsewhere = {*CONFIGS.glob("sweeps/*.yaml"), *CONFIGS.glob("cluster/*.yaml")}  # test_sweep.py, test_cluster.py
+    covered = {*IN_RECIPES} | elsewhere
     assert not [str(path.relative_to(CONFIGS)) for path in sorted(found - covered)]
 
 

@@ -100,3 +100,34 @@ def test_a_built_row_is_its_trees_one_after_the_other():
         )
     assert len(row.sources) == len(set(row.members.tolist()))
     assert row.to("meta").targets.device == torch.device("meta")
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 8])
+@pytest.mark.parametrize(("per_step", "row_tokens"), [(1, 60), (5, 60), (7, 10_000), (1000, 60)])
+def test_every_rank_has_as_many_rows_of_each_step_and_together_they_have_the_step(
+    per_step: int, row_tokens: int, ranks: int
+):
+    """The steps see what those of one rank see, with the same weight; an empty row weighs nothing."""
+    groups = random_groups(12)
+    plan, alone = plan_rows(groups, per_step, row_tokens, ranks=ranks), plan_rows(groups, per_step, row_tokens)
+    assert plan.rows_per_step % ranks == len(plan.rows) % ranks == 0
+
+    def steps(of: Plan) -> list[list[int]]:
+        rows = units_of(of)
+        cut = [rows[i : i + of.rows_per_step] for i in range(0, len(rows), of.rows_per_step)]
+        return [sorted(number for row in step for number in row) for step in cut]
+
+    assert steps(plan) == steps(alone)
+    for row in plan.rows:
+        assert (row.share == 0) == (not row.trees)
+    for number, step in enumerate(steps(plan)):
+        shares = [row.share for row in plan.rows[number * plan.rows_per_step :][: plan.rows_per_step] if row.trees]
+        assert shares == pytest.approx([plan.rows_per_step / len(step)] * len(shares))
+
+
+def test_an_empty_row_is_one_token_that_nobody_scores():
+    groups = [(Unit(0, (Sample((1, 2), (3,)), Sample((1, 2), (4,)))),)]
+    plan = plan_rows(groups, 1, 100, ranks=2)
+    full, empty = (build_row(row, number) for number, row in enumerate(plan.rows))
+    assert len(full.units) == 1 and (len(empty.token_ids), len(empty.targets), len(empty.units)) == (1, 0, 0)
+    assert empty.completion_sums(torch.zeros(0)).view(-1, 2).shape == (0, 2)

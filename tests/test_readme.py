@@ -13,6 +13,7 @@ from jsonargparse import CLI, capture_parser
 
 from psr.cli import LIGHTNING_COMMANDS, commands
 from psr.command_line import spelled
+from psr.commands.plan import PlanCLI
 from psr.lightning_cli import PSRLightningCLI
 from tests.recipes.tiny_run import ROOT
 
@@ -98,6 +99,8 @@ def test_psr_accepts_the_command(words: list[str], monkeypatch: pytest.MonkeyPat
     check_files(words)
     if words[0] in LIGHTNING_COMMANDS:
         ParserOnlyCLI(args=words)
+    elif words[0] == "plan":
+        PlanCLI(args=["fit", *words[1:]])
     else:
         capture_parser(lambda: CLI(commands(), args=[])).parse_args(spelled(words))
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from psr.data.decontamination import normalized
 from psr.data.prm800k import RatedTrajectory, read_trajectories
-from psr.data.rows import check_accumulation, row_loader
+from psr.data.rows import check_accumulation, data_rank, row_loader
 from psr.errors import UsageError
 from psr.evaluation.steps import StepBaselines, step_baselines
 from psr.modules.policy import load_tokenizer
@@ -117,11 +117,12 @@ class PRMDataModule(LightningDataModule):
         return row_loader(self.plan(rng.sample(self.train, len(self.train))), self.trainer)
 
     def val_dataloader(self) -> DataLoader[Row]:
-        return row_loader(self.plan(self.heldout), None)
+        return row_loader(self.plan(self.heldout), self.trainer, accumulate=False)
 
     def plan(self, trajectories: Sequence[Sequence[LabelledStep]]) -> Plan:
         """The trajectories in rows, each in a tree of its own."""
-        return plan_rows([self._group(steps) for steps in trajectories], self.batch_size, self.row_tokens)
+        groups = [self._group(steps) for steps in trajectories]
+        return plan_rows(groups, self.batch_size, self.row_tokens, ranks=data_rank(self.trainer)[1])
 
     def _group(self, steps: Sequence[LabelledStep]) -> Group:
         plus, minus = self.encoder.labels

@@ -3,10 +3,13 @@
 Knows plans and the Trainer's setting for accumulation. Does not know what the rows hold.
 """
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from lightning import Trainer
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from psr.errors import UsageError
 from psr.packing import Plan, Row, build_row
@@ -35,8 +38,46 @@ def check_accumulation(trainer: Trainer | None) -> None:
         )
 
 
-def row_loader(plan: Plan, trainer: Trainer | None, store: Path | None = None) -> DataLoader[Row]:
-    """The loader of the plan's rows; the Trainer accumulates the rows of each optimizer step."""
-    if trainer is not None:
-        trainer.accumulate_grad_batches = plan.rows_per_step
-    return DataLoader(PlannedRows(plan, store), batch_size=None)
+def data_rank(trainer: Trainer | None) -> tuple[int, int]:
+    """(rank, ranks) among those that train on different rows; ranks that share a layer get the same ones."""
+    kwargs = trainer.distributed_sampler_kwargs if trainer is not None else None
+    return (kwargs["rank"], kwargs["num_replicas"]) if kwargs else (0, 1)
+
+
+class RowLoader(DataLoader[Row]):
+    """Remembers how many rows of the epoch it has served, so that Lightning resumes in the middle of one."""
+
+    def __init__(self, rows: PlannedRows, rank: int, ranks: int) -> None:
+        # Of the kind of sampler that Lightning would put there itself, shuffled: it leaves this one alone.
+        super().__init__(rows, batch_size=None, sampler=DistributedSampler(rows, ranks, rank, shuffle=False))
+        self.ranks = ranks
+        self.served = self._start = 0
+
+    def __iter__(self) -> Iterator[Row]:  # type: ignore[override]
+        self.served, self._start = self._start, 0
+        for row in islice(super().__iter__(), self.served, None):
+            self.served += 1
+            yield row
+
+    def state_dict(self) -> dict[str, int]:
+        return {"served": self.served, "ranks": self.ranks}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Raises UsageError where other ranks served the first part of the epoch."""
+        done = state["served"] >= len(self)
+        if not done and state["served"] and state["ranks"] != self.ranks:
+            raise UsageError(
+                f"the checkpoint is from the middle of an epoch on {state['ranks']} ranks, and there are {self.ranks}: "
+                "finish the epoch with as many, or go on from a checkpoint of an epoch's end"
+            )
+        self._start = 0 if done else state["served"]
+
+
+def row_loader(plan: Plan, trainer: Trainer | None, store: Path | None = None, accumulate: bool = True) -> RowLoader:
+    """The loader of this rank's rows; with `accumulate` the Trainer accumulates those of each optimizer step."""
+    rank, ranks = data_rank(trainer)
+    if plan.ranks != ranks:
+        raise ValueError(f"the rows were laid out for {plan.ranks} ranks, and {ranks} train")
+    if trainer is not None and accumulate:
+        trainer.accumulate_grad_batches = plan.rows_per_step // ranks
+    return RowLoader(PlannedRows(plan, store), rank, ranks)

@@ -6,6 +6,8 @@ It owns problems, engine, search settings and traces. It knows no loss and no an
 import asyncio
 import random
 import time
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 from lightning import LightningDataModule
@@ -14,15 +16,16 @@ from torch.utils.data import DataLoader
 
 from psr.data.jsonl import write_json
 from psr.data.problems import read_problems
-from psr.data.rows import check_accumulation, row_loader
-from psr.data.traces import TraceJournal
+from psr.data.rows import check_accumulation, data_rank, row_loader
+from psr.data.traces import TraceJournal, merge_parts, part_of
 from psr.encoding import Encoder
 from psr.engines.base import Engine
-from psr.engines.usage import Usage, usage_line, used_between
+from psr.engines.usage import Usage, add_usage, usage_line, used_between
 from psr.errors import NoPairsError, UsageError
 from psr.modules.policy import check_folder, load_tokenizer
 from psr.packing import Group, Row, Unit, plan_rows
 from psr.prompts import Prompts
+from psr.ranks import Ranks, Searchers
 from psr.records import Problem, StepPair, Trajectory, step_pairs
 from psr.run_folder import RunFolder, add_search
 from psr.search.judges import Judge, JudgeSettings, Verifier, build_judge
@@ -31,6 +34,7 @@ from psr.search.run import for_each
 from psr.search.statistics import search_summary
 from psr.search.step_search import SearchSettings, step_search
 from psr.step_tree import Sample
+from psr.stopping import stop_asked
 
 
 class SelfRewardingDataModule(LightningDataModule):
@@ -50,7 +54,9 @@ class SelfRewardingDataModule(LightningDataModule):
         batch_size: step pairs per optimizer step; those of one problem share a step tree.
         row_tokens: token budget of a row of step trees: more needs more memory and less time. The gradient of an
             optimizer step is accumulated over as many rows as its pairs need.
-        concurrency: problems under way at the same time.
+        concurrency: problems under way at the same time, of every searcher.
+        searchers: which processes search, each with an `engine` of its own: every "rank", the first of every "node",
+            or the "first" of all. Each takes an equal share of the problems.
         seed: which problems come when, and the order of pairs.
         prompts: templates and step format.
     """
@@ -70,6 +76,7 @@ class SelfRewardingDataModule(LightningDataModule):
         batch_size: int = 32,
         row_tokens: int = 4096,
         concurrency: int = 512,
+        searchers: Searchers = "rank",
         seed: int = 0,
         prompts: Prompts | None = None,
     ) -> None:
@@ -81,9 +88,11 @@ class SelfRewardingDataModule(LightningDataModule):
         self.batch_size, self.row_tokens = batch_size, row_tokens
         self.prm = prm
         self.prompts = prompts or Prompts()
+        self.searchers, self.ranks = searchers, Ranks()
 
     def setup(self, stage: str) -> None:
         check_accumulation(self.trainer)
+        self.ranks = Ranks.of(self.trainer, self.searchers)
         self.encoder = Encoder(load_tokenizer(self.initial), self.prompts)
         self.problems = read_problems(self.problems_path)
         needed = sum(self.problems_per_iteration)
@@ -109,9 +118,9 @@ class SelfRewardingDataModule(LightningDataModule):
             asyncio.run(self.prm.engine.close())
 
     async def serve(self, number: int) -> None:
-        """Have the engine serve M`number`, if it does not already."""
+        """Have the engine serve M`number`, if it does not already and this rank searches."""
         version = f"M{number}"
-        if self.engine.served_version != version:
+        if self.ranks.searches and self.engine.served_version != version:
             await self.engine.load_weights(self.weights(number), version)
 
     def train_dataloader(self) -> DataLoader[Row]:
@@ -122,21 +131,23 @@ class SelfRewardingDataModule(LightningDataModule):
         number = min(epoch + 2, len(self.problems_per_iteration) + 1)
         pairs = asyncio.run(self.pairs(number))
         groups = pair_groups(pairs, random.Random(f"{self.seed}/{number}"))
-        plan = plan_rows(groups, self.batch_size, self.row_tokens)
-        return row_loader(plan, self.trainer, self.run.reference(number))
+        plan = plan_rows(groups, self.batch_size, self.row_tokens, ranks=data_rank(self.trainer)[1])
+        return row_loader(plan, self.trainer, self.run.reference(number, self.ranks.rank, self.ranks.size))
 
     async def pairs(self, number: int) -> list[StepPair]:
-        """Complete the traces of the iteration that makes M`number`; its pairs. Raises NoPairsError."""
-        version = f"M{number - 1}"
-        journal = TraceJournal(self.run.traces(number), version)
-        problems = self.problems_of(number)
-        missing = [problem for problem in problems if problem.id not in journal.trajectories]
-        if missing:
-            await self.serve(number - 1)
-            await self._search(missing, number, journal)
-        trajectories = [journal.trajectories[problem.id] for problem in problems]
+        """Complete the traces of the iteration that makes M`number`; its pairs, the same on all ranks.
+
+        Raises:
+            NoPairsError: there is none, on all ranks alike.
+        """
+        version, problems = f"M{number - 1}", self.problems_of(number)
+        searched = await self._trajectories(number, version, problems)
+        trajectories = [searched[problem.id] for problem in problems]
         pairs = [pair for trajectory in trajectories for pair in step_pairs(trajectory, self.min_margin)]
-        write_json(self.run.iteration(number) / "search.json", search_summary(trajectories, len(pairs)))
+        if self.ranks.first:
+            write_json(self.run.iteration(number) / "search.json", search_summary(trajectories, len(pairs)))
+        if len(set(self.ranks.exchange(zlib.crc32(repr(pairs).encode())))) > 1:
+            raise UsageError(f"the ranks read different {self.run.traces(number)}: all must share data.run_dir")
         if not pairs:
             raise NoPairsError(
                 f"the search by {version} left no step pair: {len(trajectories)} problems, min_margin "
@@ -144,6 +155,17 @@ class SelfRewardingDataModule(LightningDataModule):
                 "or look at the judge's verdicts in the traces"
             )
         return pairs
+
+    async def _trajectories(self, number: int, version: str, problems: list[Problem]) -> dict[str, Trajectory]:
+        """What is searched of the iteration, by problem; what is missing of it is searched now, by all searchers."""
+        path, missing = self.run.traces(number), []
+        if self.ranks.first:
+            done = merge_parts(path, version).trajectories
+            missing = [problem for problem in problems if problem.id not in done]
+        missing = self.ranks.exchange(missing)[0]
+        if missing:
+            await self._search_together(missing, number, version)
+        return TraceJournal(path, version).trajectories
 
     async def build_judge(self) -> Judge:
         """The judge of the settings, ready to be asked."""
@@ -153,30 +175,53 @@ class SelfRewardingDataModule(LightningDataModule):
         judge = PRMJudge(self.prm, self.judge, self.prm.margin)
         return build_judge(self.judge, self.engine, self.encoder, self.verifier, judge)
 
-    async def _search(self, problems: list[Problem], number: int, journal: TraceJournal) -> None:
-        """Search `problems` and note every one in the journal as it is done."""
-        judge = await self.build_judge()
-        started, before = time.monotonic(), dict(self.engine.usage)
+    async def _search_together(self, missing: list[Problem], number: int, version: str) -> None:
+        """Search this rank's share of `missing`, and wait for the others; all of it is in the journal then.
 
-        def keep(trajectory: Trajectory) -> None:
-            journal.append(trajectory)
-            if self.trainer is not None and self.trainer.received_sigterm:  # Lightning itself asks between batches only
-                raise SIGTERMException
+        Where a rank fails or is told to stop, all end with an error, and what was searched until then is kept.
+        """
+        path, error = self.run.traces(number), None
+        started, before = time.monotonic(), dict(self.engine.usage)
 
         def used() -> tuple[dict[str, Usage], float]:
             return used_between(before, self.engine.usage), time.monotonic() - started
 
         try:
-            await for_each(
-                problems,
-                lambda problem: step_search(problem, self.engine, judge, self.encoder, self.search),
-                f"{journal.weights_version} searches",
-                self.concurrency,
-                keep,
-                lambda: usage_line(*used()),
-            )
-        finally:
-            add_search(self.run.iteration(number), *used())
+            if mine := self.ranks.share(missing):
+                await self.serve(number - 1)
+                started = time.monotonic()
+                await self._search(mine, TraceJournal(part_of(path, self.ranks.rank), version), used)
+        except BaseException as caught:  # raised again below, once all ranks know
+            error = caught
+        usages = self.ranks.exchange(used())
+        if self.ranks.first:
+            merge_parts(path, version)
+            total: dict[str, Usage] = {}
+            for usage, _ in usages:
+                total = add_usage(total, usage)
+            add_search(self.run.iteration(number), total, max(usages[rank][1] for rank in self.ranks.searchers))
+        self.ranks.settle(error)
+
+    async def _search(
+        self, problems: list[Problem], journal: TraceJournal, used: Callable[[], tuple[dict[str, Usage], float]]
+    ) -> None:
+        """Search `problems` and note every one in the journal as it is done."""
+        judge = await self.build_judge()
+
+        def keep(trajectory: Trajectory) -> None:
+            journal.append(trajectory)
+            told = self.trainer is not None and self.trainer.received_sigterm  # Lightning asks between batches only
+            if told or stop_asked():
+                raise SIGTERMException
+
+        await for_each(
+            problems,
+            lambda problem: step_search(problem, self.engine, judge, self.encoder, self.search),
+            f"{journal.weights_version} searches",
+            self.concurrency,
+            keep,
+            lambda: usage_line(*used()),
+        )
 
 
 def pair_groups(pairs: list[StepPair], rng: random.Random) -> list[Group]:

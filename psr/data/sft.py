@@ -16,7 +16,7 @@ from typing import Any
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from psr.data.rows import check_accumulation, row_loader
+from psr.data.rows import check_accumulation, data_rank, row_loader
 from psr.data.segmenting import with_box
 from psr.data.tables import read_table
 from psr.encoding import Encoder
@@ -171,9 +171,12 @@ class SFTDataModule(LightningDataModule):
         return row_loader(self.plan(shuffled), self.trainer)
 
     def val_dataloader(self) -> DataLoader[Row] | list[Any]:
-        return row_loader(self.plan(self.val_samples), None) if self.val_samples else []
+        if not self.val_samples:
+            return []
+        return row_loader(self.plan(self.val_samples), self.trainer, accumulate=False)
 
     def plan(self, samples: list[Sample]) -> Plan:
         """The samples in rows, each in a tree of its own: no sample sees another."""
         groups = [(Unit(number, (sample,)),) for number, sample in enumerate(samples)]
-        return plan_rows(groups, self.batch_size, self.row_tokens, mean_over="tokens")
+        _, ranks = data_rank(self.trainer)
+        return plan_rows(groups, self.batch_size, self.row_tokens, mean_over="tokens", ranks=ranks)

@@ -51,3 +51,19 @@ class TraceJournal:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(to_json(trajectory), ensure_ascii=False) + "\n")
         self.trajectories[trajectory.problem.id] = trajectory
+
+
+def part_of(path: Path, rank: int) -> Path:
+    """Where a rank notes what it has searched of an iteration; the first rank writes to the journal itself."""
+    return path if rank == 0 else path.with_name(f"{path.stem}.rank-{rank}{path.suffix}")
+
+
+def merge_parts(path: Path, weights_version: str) -> TraceJournal:
+    """The journal with all that other ranks have noted, also before a kill; their parts are gone then."""
+    journal = TraceJournal(path, weights_version)
+    for part in sorted(path.parent.glob(f"{path.stem}.rank-*{path.suffix}")):
+        for trajectory in TraceJournal(part, weights_version).trajectories.values():
+            if trajectory.problem.id not in journal.trajectories:
+                journal.append(trajectory)
+        part.unlink()
+    return journal

@@ -33,7 +33,7 @@ class JudgeMetric(Metric):
     total: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)  # one rank evaluates, while the others wait
         for name in ("right", "parsed", "first", "agreeing", "total"):
             self.add_state(name, default=torch.tensor(0), dist_reduce_fx="sum")
 

@@ -1,5 +1,7 @@
 """Means over the rows of an optimizer step, for the log: a row of a packed batch is only part of what the step saw."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,8 +18,10 @@ class StepFigures:
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = (total + value.detach().float().sum(), count + value.numel())
 
-    def take(self) -> dict[str, Tensor]:
-        """The means since the last call."""
-        means = {name: torch.as_tensor(total / count) for name, (total, count) in self._sums.items()}
+    def take(self, over_ranks: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, Tensor]:
+        """The means since the last call; `over_ranks` adds up a tensor of all the ranks that took part in the step."""
+        pairs = [torch.stack([torch.as_tensor(x) for x in sums]) for sums in self._sums.values()]
+        means = [total / count for total, count in over_ranks(torch.stack(pairs))] if pairs else []
+        named = dict(zip(self._sums, means, strict=True))
         self._sums.clear()
-        return means
+        return named

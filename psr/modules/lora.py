@@ -3,7 +3,7 @@
 Knows peft and the policy. Does not know losses or Lightning.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -55,10 +55,30 @@ def adapters_off(policy: PreTrainedModel) -> Iterator[None]:
             layer.enable_adapters(True)  # type: ignore[operator]
 
 
+def plain_name(name: str) -> str:
+    """What a weight is called without adapters."""
+    return name.replace(".base_layer.", ".")
+
+
+def merged_weights(
+    policy: PreTrainedModel, gather: Callable[[Tensor], Tensor] = lambda value: value
+) -> Iterator[tuple[str, Tensor]]:
+    """The weights of a plain model that computes what the policy does with its adapters, one after the other.
+
+    `gather` makes a whole tensor of one that is sharded.
+    """
+    layers = adapted_layers(policy)
+    for name, value in policy.state_dict().items():
+        if ".lora_" in name:
+            continue
+        weight = gather(value)
+        layer = layers.get(name.removesuffix(".base_layer.weight"))
+        if layer is not None:
+            down, up = (gather(part[ADAPTER].weight) for part in (layer.lora_A, layer.lora_B))  # type: ignore
+            weight = weight + (layer.scaling[ADAPTER] * (up @ down)).to(weight.dtype)
+        yield plain_name(name), weight
+
+
 def merged_state(policy: PreTrainedModel) -> dict[str, Tensor]:
-    """The state of a plain model that computes what the policy does with its adapters; the policy stays as it is."""
-    state = {name: value for name, value in policy.state_dict().items() if ".lora_" not in name}
-    for name, layer in adapted_layers(policy).items():
-        weight = state[f"{name}.base_layer.weight"]
-        state[f"{name}.base_layer.weight"] = weight + layer.get_delta_weight(ADAPTER).to(weight.dtype)  # type: ignore[attr-defined]
-    return {name.replace(".base_layer.", "."): value for name, value in state.items()}
+    """All of them at once; the policy stays as it is."""
+    return dict(merged_weights(policy))

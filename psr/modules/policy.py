@@ -66,7 +66,22 @@ def load_trainable(
 
     With `checkpoint_activations` each layer is computed a second time in the backward pass instead of being kept.
     """
-    policy = use_tree_attention(load_policy(folder))
+    return _trainable(load_policy(folder), lora, checkpoint_activations)
+
+
+def empty_trainable(
+    folder: str | Path, lora: LoRA | None = None, checkpoint_activations: bool = False
+) -> PreTrainedModel:
+    """The same policy on the meta device: its float32 weights have shapes and no memory; only config.json is read."""
+    config = AutoConfig.from_pretrained(str(check_folder(folder)), local_files_only=True)
+    with torch.device("meta"):
+        policy = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        assert isinstance(policy, PreTrainedModel)
+        return _trainable(policy, lora, checkpoint_activations)
+
+
+def _trainable(policy: PreTrainedModel, lora: LoRA | None, checkpoint_activations: bool) -> PreTrainedModel:
+    use_tree_attention(policy)
     if lora is not None:
         add_adapters(policy, lora)
     if checkpoint_activations:

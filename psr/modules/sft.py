@@ -10,11 +10,10 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from psr.modules.lora import LoRA
-from psr.modules.policy import export_policy, load_tokenizer
 from psr.modules.schedule import warmup_cosine
 from psr.modules.training import RowModule
 from psr.packing import Row
-from psr.scoring import row_hits, row_logprobs
+from psr.scoring import row_hits
 
 
 class SFTModule(RowModule):
@@ -51,11 +50,6 @@ class SFTModule(RowModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: warmup_cosine(s, total, self.warmup_share))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def forward(self, row: Row) -> Tensor:
-        """Log-probabilities of the row's scored tokens (scored,)."""
-        assert self.policy is not None
-        return row_logprobs(self.policy, row)
-
     def training_step(self, row: Row, row_number: int) -> Tensor:
         losses = -self(row)
         self.figures.add({"loss": losses})
@@ -63,13 +57,11 @@ class SFTModule(RowModule):
         return row.share * losses.sum()
 
     def validation_step(self, row: Row, row_number: int) -> None:
-        assert self.policy is not None
         self.val_loss.update(-self(row))
-        self.val_accuracy.update(row_hits(self.policy, row).float())
+        self.val_accuracy.update(self(row, row_hits).float())
         self.log("val/loss", self.val_loss, prog_bar=True, batch_size=1)
         self.log("val/token_accuracy", self.val_accuracy, batch_size=1)
 
     def on_fit_end(self) -> None:
-        if self.export_to and self.trainer.is_global_zero:
-            assert self.policy is not None
-            export_policy(self.policy, load_tokenizer(self.model), self.export_to)
+        if self.export_to:
+            self.export(self.export_to)

@@ -5,7 +5,9 @@ all pairs are computed once with the weights of that moment, so no second model 
 searched or judged.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -51,37 +53,42 @@ class StepDPOModule(RowModule):
         super().__init__(model, lr, warmup_share, weight_decay, lora, checkpoint_activations)
         self.save_hyperparameters(ignore=["loss"])
         self.reference, self.loss = reference, loss or StepDPOLoss()
-        self.reference_logprobs: list[Tensor] = []
+        self.reference_logprobs: dict[int, Tensor] = {}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.adamw()
 
-    def forward(self, row: Row) -> Tensor:
-        """Log-probabilities of the row's scored tokens (scored,)."""
-        assert self.policy is not None
-        return row_logprobs(self.policy, row)
-
     def on_train_epoch_start(self) -> None:
         """Reset the reference and, with it, the optimizer's state."""
         self.trainer.optimizers[0].state.clear()
-        dataset = self.trainer.train_dataloader.dataset  # type: ignore[union-attr]
+        loader = self.trainer.train_dataloader
+        dataset = loader.dataset  # type: ignore[union-attr]
         assert isinstance(dataset, PlannedRows)
-        self.reference_logprobs = self.compute_reference(dataset)
+        rows = [dataset[number] for number in loader.sampler]  # type: ignore[union-attr]
+        found = self.compute_reference(rows, dataset.store)
+        self.reference_logprobs = {row.number: values for row, values in zip(rows, found, strict=True)}
 
-    def compute_reference(self, dataset: PlannedRows) -> list[Tensor]:
-        """The reference's log-probabilities of every row's scored tokens, in the order of the rows."""
+    def compute_reference(self, rows: list[Row], store: Path | None) -> list[Tensor]:
+        """The reference's log-probabilities of the rows' scored tokens; `rows` are this rank's."""
         assert self.policy is not None
         policy: PreTrainedModel = self.policy
+        score: Callable[[PreTrainedModel, Row], Tensor] = lambda _, row: self(row)  # noqa: E731 of whole weights
         scope: AbstractContextManager[None] = nullcontext()
         if self.reference == "initial" and self.lora is not None:
             scope = adapters_off(policy)
+        elif self.reference == "initial" and (strategy := self.sharded) is not None:
+            scope = strategy.other_weights(policy, self.model)
         elif self.reference == "initial":
-            policy = load_trainable(self.model)
+            policy, score = load_trainable(self.model), row_logprobs
             torch.nn.Module.to(policy, self.device)
-        rows = [dataset[number] for number in range(len(dataset))]
         conditions = f"{self.trainer.precision}, {self.reference}"  # the adapters count in "previous" alone
         with scope, self.trainer.precision_plugin.forward_context():  # rounded as in training: a ratio starts at 1
-            return reference_logprobs(policy, rows, self.device, conditions, dataset.store)
+            return reference_logprobs(policy, rows, self.device, conditions, store, score, self._everywhere)
+
+    def _everywhere(self, condition: bool) -> bool:
+        """Whether it holds on all ranks."""
+        failing = torch.tensor(float(not condition), device=self.device)
+        return float(self.trainer.strategy.reduce(failing, reduce_op="sum")) == 0.0
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         rows = self.trainer.accumulate_grad_batches

@@ -1,18 +1,24 @@
 """What the trained modules share: the optimizer, clipping and logging by optimizer step.
 
-Knows Lightning and rows. Does not know losses.
+Knows Lightning, its strategies and rows. Does not know losses.
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities import GradClipAlgorithmType
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from psr.modules.figures import StepFigures
 from psr.modules.lora import LoRA
-from psr.modules.policy import check_folder, load_trainable
+from psr.modules.policy import check_folder, empty_trainable, export_policy, load_tokenizer, load_trainable
+from psr.packing import Row
+from psr.scoring import row_logprobs
+from psr.sharding import ShardedStrategy, by_mesh, gradient_norm
 
 
 class RowModule(LightningModule):
@@ -43,9 +49,34 @@ class RowModule(LightningModule):
         self.policy: PreTrainedModel | None = None
         self.figures = StepFigures()
 
+    @property
+    def sharded(self) -> ShardedStrategy | None:
+        """The strategy, if it is the one that shards."""
+        strategy = self.trainer.strategy
+        return strategy if isinstance(strategy, ShardedStrategy) else None
+
     def configure_model(self) -> None:
-        if self.policy is None:
+        if self.policy is not None:
+            return
+        if (strategy := self.sharded) is not None:
+            self.policy = empty_trainable(self.model, self.lora, self.checkpoint_activations)
+            strategy.shard(self, self.policy, self.model)
+        else:
             self.policy = load_trainable(self.model, self.lora, self.checkpoint_activations)
+
+    def forward(self, row: Row, score: Callable[[PreTrainedModel, Row], Tensor] = row_logprobs) -> Tensor:
+        """Log-probabilities of the row's scored tokens, or another `score` of them: (scored,)."""
+        assert self.policy is not None
+        return score(self.policy, row)
+
+    def export(self, folder: str | Path) -> None:
+        """Write the policy as a plain Hugging Face folder. All ranks call this, the first one writes."""
+        assert self.policy is not None
+        tokenizer = load_tokenizer(self.model)
+        if (strategy := self.sharded) is not None:
+            strategy.export(self.policy, tokenizer, folder)
+        elif self.trainer.is_global_zero:
+            export_policy(self.policy, tokenizer, folder)
 
     def adamw(self) -> torch.optim.AdamW:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -63,11 +94,15 @@ class RowModule(LightningModule):
         Lightning's own clipping refuses fused optimizers in every mixed precision, though bfloat16 scales no gradients.
         """
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
-        figures: dict[str, Any] = {**self.figures.take(), "grad_norm": norm}
+        norm = gradient_norm([p.grad for p in parameters])
+        figures: dict[str, Any] = {**self.figures.take(self._over_ranks), "grad_norm": norm}
         for name, value in figures.items():
             self.log(f"train/{name}", value, prog_bar=name in ("loss", "accuracy"))
         if gradient_clip_val and gradient_clip_algorithm == GradClipAlgorithmType.VALUE:
             torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
         elif gradient_clip_val:
-            torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+            for some in by_mesh(parameters):
+                torch.nn.utils.clip_grads_with_norm_(some, gradient_clip_val, norm)
+
+    def _over_ranks(self, sums: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")

@@ -15,7 +15,7 @@ from psr.data.prm800k import RatedStep, RatedTrajectory, rated_pairs, read_traje
 from psr.data.tables import write_table
 from psr.errors import UsageError
 from psr.evaluation.steps import step_baselines
-from psr.modules.policy import load_policy
+from psr.modules.policy import load_policy, load_trainable
 from psr.modules.prm import PRMModule
 from psr.packing import build_row
 from psr.prm_encoding import PRMEncoder
@@ -93,7 +93,7 @@ def test_a_rows_logits_loss_and_gradient_are_those_of_the_steps_one_by_one(
     data = make(llama, [as_row(TRAJECTORY), {**OURS, "problem": "9"}], val_share=0.5, row_tokens=row_tokens, seed=1)
     data.train += data.heldout
     module = PRMModule(str(policy), minus_weight=2.0)
-    module.configure_model()
+    module.policy = load_trainable(policy)
     module.double()
     plan = data.plan(data.train)
     assert (len(plan.rows) == 1) == (row_tokens == 4096)

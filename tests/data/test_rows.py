@@ -30,3 +30,27 @@ def test_a_trainer_that_accumulates_by_itself_is_refused():
     check_accumulation(trainer())
     with pytest.raises(UsageError, match=r"accumulate_grad_batches is 8: leave it out"):
         check_accumulation(trainer(accumulate_grad_batches=8))
+
+
+def test_a_loader_goes_on_where_another_was_and_the_epoch_after_is_whole():
+    plan = plan_rows(random_groups(12), 6, 60)
+    one, other = row_loader(plan, trainer()), row_loader(plan, trainer())
+    served = [row.number for _, row in zip(range(5), one, strict=False)]
+    assert served == list(range(5))
+    other.load_state_dict(one.state_dict())
+    assert [row.number for row in other] == list(range(5, len(plan.rows)))
+    assert [row.number for row in other] == list(range(len(plan.rows)))
+    one.load_state_dict(other.state_dict())
+    assert len(list(one)) == len(plan.rows), "an epoch that is done leaves nothing to go on with"
+
+
+def test_the_middle_of_an_epoch_belongs_to_its_number_of_ranks():
+    loader = row_loader(plan_rows(random_groups(12), 6, 60), trainer())
+    with pytest.raises(UsageError, match="middle of an epoch on 2 ranks, and there are 1"):
+        loader.load_state_dict({"served": 3, "ranks": 2})
+    loader.load_state_dict({"served": len(loader), "ranks": 2})
+
+
+def test_rows_for_other_ranks_than_train_are_refused():
+    with pytest.raises(ValueError, match="laid out for 2 ranks, and 1 train"):
+        row_loader(plan_rows(random_groups(12), 6, 60, ranks=2), trainer())

@@ -1,0 +1,70 @@
+"""Stops a fit that is told to, so that the same command goes on from there: psr/stopping.py says what tells it.
+
+While the model trains, all ranks stop after the same optimizer step. Supervised training then writes a checkpoint, from
+which it goes on in the middle of its epoch; an iteration's pass over its pairs is begun again. A search stops at the
+next finished problem, and all that it has is in the traces. The process ends with exit code 75, which the scripts in
+configs/cluster take as: start me again.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from psr.data.sft import SFTDataModule
+from psr.errors import UsageError
+from psr.stopping import listen, stop_asked
+
+NAME = "last-stopped-{step}.ckpt"
+"""`ckpt_path: last` takes the newest that begins with "last"; the `last.ckpt` of ModelCheckpoint stays meanwhile."""
+
+
+class Preemption(Callback):
+    """Ends the fit on SIGTERM or SIGUSR1, resumable."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        launcher = trainer.strategy.launcher
+        # In the place of Lightning's own handlers: they broadcast to the other ranks out of the signal handler.
+        connector: Any = trainer._signal_connector
+        connector.register_signal_handlers = lambda: listen(launcher.kill if launcher is not None else None)
+        if stage == "fit" and self._folder(trainer) is None:
+            raise UsageError("callbacks.preemption.Preemption needs a ModelCheckpoint with `dirpath` and `save_last`")
+        every = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
+        if stage == "fit" and every != 1:  # else the loader is made before a checkpoint is read, and starts over
+            raise UsageError(f"trainer.reload_dataloaders_every_n_epochs is {every}: Preemption needs 1")
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if self.stopping or trainer.fit_loop._should_accumulate() or not _any_rank(trainer, stop_asked()):
+            return
+        self.stopping = True
+        folder = self._folder(trainer)
+        if isinstance(trainer.datamodule, SFTDataModule) and folder is not None:  # type: ignore[attr-defined]
+            name = NAME.format(step=trainer.global_step)
+            before = {*folder.glob(NAME.format(step="*"))} - {folder / name}
+            trainer.save_checkpoint(folder / name)
+            for path in before if trainer.is_global_zero else []:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if self.stopping:  # not before: the figures of the last step are logged after its end
+            raise SIGTERMException
+
+    def _folder(self, trainer: Trainer) -> Path | None:
+        """Where `ckpt_path: last` looks."""
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.save_last and callback.dirpath:
+                return Path(callback.dirpath)
+        return None
+
+
+def _any_rank(trainer: Trainer, condition: bool) -> bool:
+    """Whether it holds on any rank; all ask after the same optimizer step."""
+    found = torch.tensor(float(condition), device=trainer.strategy.root_device)
+    return float(trainer.strategy.reduce(found, reduce_op="sum")) > 0

@@ -1,0 +1,138 @@
+"""`psr plan --config FILE`: what the stage of a config will need, and whether it fits, before any GPU is asked for.
+
+Takes the arguments of `psr fit`, and `--plan.*`. Nothing of the config is made but the model's shapes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.cli import LightningArgumentParser
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from psr.errors import UsageError
+from psr.lightning_cli import PSRLightningCLI
+from psr.planning import GB, MASTER, Architecture, Guess, Layout, Memory, iteration_work, memory
+
+ARCHITECTURE = "architecture.json"
+SHARDED = "psr.sharding.ShardedStrategy"
+
+
+class PlanCLI(PSRLightningCLI):
+    """All of `psr fit` up to the parsed config."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_class_arguments(Guess, "plan")
+        parser.add_argument(
+            "--architecture",
+            type=Path | None,
+            default=None,
+            help=f"config.json of the model; if not given, that of its folder, else {ARCHITECTURE} beside a config",
+        )
+
+    def instantiate_classes(self) -> None:
+        pass
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def plan(args: list[str]) -> None:
+    """Print the plan. Raises UsageError where it does not fit."""
+    config = PlanCLI(args=["fit", *args]).config["fit"]
+    guess = Guess(**config.plan.as_dict())
+    arch = Architecture.of(architecture_file(config))
+    layout = layout_of(config)
+    needs = memory(arch, layout)
+    console = Console()
+    console.print(f"{arch.name}: {arch.total:,} parameters, on {layout.gpus} GPUs of {guess.gpu_memory:g} GB")
+    console.print(memory_table(needs))
+    console.print(f"  a checkpoint: {3 * MASTER * arch.total / GB:.0f} GB; an exported model in bfloat16: ", end="")
+    console.print(f"{2 * arch.total / GB:.1f} GB")
+    if "problems_per_iteration" in config.data.init_args:
+        console.print(work_table(config.data.init_args, guess))
+    room = guess.gpu_memory * guess.usable
+    if needs.total / GB > room:
+        raise UsageError(
+            f"this does not fit: {needs.total / GB:.1f} GB on each GPU, and plan.gpu_memory {guess.gpu_memory:g} x "
+            f"plan.usable {guess.usable:g} leave {room:.1f}. {advice(needs, layout)}"
+        )
+    console.print(f"it fits: {needs.total / GB:.1f} of {room:.1f} GB on each GPU")
+
+
+def advice(needs: Memory, layout: Layout) -> str:
+    """What would help most."""
+    if not layout.sharded:
+        return f"Shard it: trainer.strategy {SHARDED}"
+    largest = max(needs.parts, key=lambda name: needs.parts[name])
+    if largest == "activations":
+        return "Set model.checkpoint_activations, or lower data.row_tokens"
+    if largest.startswith(("activations", "logits")):
+        return "Lower data.row_tokens, or raise trainer.strategy.tensor_parallel_size"
+    return "Take more GPUs (trainer.num_nodes), or set trainer.strategy.cpu_offload"
+
+
+def architecture_file(config: Any) -> Path:
+    """The config.json of the stage's model. Raises UsageError where there is none."""
+    folder = Path(config.model.init_args.model)
+    beside = [Path(str(one)).parent / ARCHITECTURE for one in config.get("config") or []]
+    tried = [config.architecture] if config.architecture else [folder / "config.json", *beside]
+    for path in tried:
+        if path.is_file():
+            return path
+    raise UsageError(f"no config.json of the model: tried {', '.join(map(str, tried))}. Name one with --architecture")
+
+
+def layout_of(config: Any) -> Layout:
+    """The trainer's and the strategy's settings that count."""
+    trainer, strategy = config.trainer, config.trainer.strategy
+    if not isinstance(trainer.devices, int):
+        raise UsageError(f"trainer.devices is {trainer.devices!r}: say how many GPUs a node has")
+    settings = {} if isinstance(strategy, str) else strategy.init_args
+    sharded = not isinstance(strategy, str) and strategy.class_path == SHARDED
+    low = settings.get("compute_dtype") == "bfloat16" if sharded else str(trainer.precision).startswith("bf16")
+    layout = Layout(
+        gpus=trainer.devices * trainer.num_nodes,
+        tensor_parallel=settings.get("tensor_parallel_size", 1) if sharded else 1,
+        sharded=sharded,
+        compute_bytes=2 if low else 4,
+        row_tokens=config.data.init_args.row_tokens,
+        checkpoint_activations=config.model.init_args.checkpoint_activations,
+        cpu_offload=bool(settings.get("cpu_offload", False)) if sharded else False,
+    )
+    if layout.gpus % layout.tensor_parallel:
+        raise UsageError(
+            f"trainer.strategy.tensor_parallel_size is {layout.tensor_parallel}, and there are {layout.gpus} GPUs: it "
+            "must divide them"
+        )
+    return layout
+
+
+def memory_table(needs: Memory) -> Table:
+    table = Table("on each GPU", "GB", box=SIMPLE_HEAD)
+    for name, size in needs.parts.items():
+        table.add_row(name, f"{size / GB:.2f}")
+    table.add_row("all", f"{needs.total / GB:.2f}", style="bold")
+    for name, size in needs.alternatives.items():
+        table.add_row(f"(instead: {name})", f"{size / GB:.2f}", style="dim")
+    return table
+
+
+def work_table(data: Any, guess: Guess) -> Table:
+    search, judge = data.search or {}, data.judge or {}
+    columns = [
+        iteration_work(
+            problems,
+            search.get("width", 6),
+            judge.get("orders", "both") == "both",
+            judge.get("verdicts", "explain") == "explain",
+            guess,
+        )
+        for problems in data.problems_per_iteration
+    ]
+    table = Table("search of", *(f"M{n + 1}" for n in range(len(columns))), box=SIMPLE_HEAD)
+    for name in columns[0]:
+        table.add_row(name, *(f"{column[name]:,.0f}" for column in columns))
+    return table

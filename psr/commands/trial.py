@@ -1,0 +1,49 @@
+"""`psr trial RECIPE BASE STAGE SETTING...`: one stage of a recipe again, with other settings, from what a run has made.
+
+The trial has a folder of its own, which shares the run's data and first models; its name is WANDB_RUN_ID where that is
+set, as W&B's agent and `psr sweep` do. Started again with the same name it goes on.
+"""
+
+import contextlib
+import os
+import uuid
+from pathlib import Path
+
+from psr.data.jsonl import read_json
+from psr.errors import UsageError
+from psr.results import start_results
+from psr.run import Stage, read_overlay, read_recipe, read_variables, stage_arguments
+from psr.run_folder import RunFolder
+
+SHARED = ("data", "models/M0", "models/M1")
+
+
+def trial(args: list[str]) -> None:
+    """Run it. Raises UsageError where there is no such run or stage."""
+    from psr.cli import main
+
+    if len(args) < 3:
+        raise UsageError("psr trial RECIPE BASE STAGE [--name=value ...]: BASE is the run directory to start from")
+    recipe, base, name = Path(args[0]).resolve(), Path(args[1]).resolve(), args[2]
+    before = read_json(base / "run.json")
+    if not before:
+        raise UsageError(f"BASE is {base}, which no `psr run` has made: run the recipe first, at least to {name}")
+    spec = read_recipe(recipe)
+    stages = {one.name: one for one in (Stage(**stage) for stage in spec["stages"])}
+    if name not in stages:
+        raise UsageError(f"STAGE is {name!r}, and the recipe has {', '.join(stages)}")
+    folder = trial_folder(base, os.environ.get("WANDB_RUN_ID", uuid.uuid4().hex[:8]))
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in SHARED:
+        if (base / part).exists() and not (folder / part).exists():
+            (folder / part).parent.mkdir(exist_ok=True)
+            (folder / part).symlink_to(base / part)
+    values = {**read_variables(spec, {}), "recipe": str(recipe), "seed": str(before["seed"]), "judge": before["judge"]}
+    on_top = read_overlay(recipe, before["overlay"], list(stages)).get(name)
+    start_results(RunFolder(folder).results, spec["name"], before["seed"], before["judge"])
+    with contextlib.chdir(folder):
+        main([*stage_arguments(stages[name], values, on_top, folder), *args[3:]])
+
+
+def trial_folder(base: Path, name: str) -> Path:
+    return base / "trials" / name

@@ -1,0 +1,180 @@
+"""What a fit will need, by arithmetic: memory on each GPU, part by part, and the requests and tokens of an iteration.
+
+The model is made on the meta device from its config.json alone. Knows shapes and settings. Touches no GPU and no data.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from psr.scoring import CHUNK
+from psr.sharding import COLUMNS, ROWS
+
+MASTER = 4
+"""Bytes of a float32 weight; as many of its gradient, and twice as many of AdamW's two moments."""
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The figures of a causal language model that decide what it needs; sizes in elements.
+
+    `divided` are the weights of a layer that tensor parallelism divides, `whole` those that it does not. A head that is
+    tied to the embedding counts once in `total`.
+    """
+
+    name: str
+    total: int
+    layers: int
+    divided: int
+    whole: int
+    head: int
+    hidden: int
+    intermediate: int
+    heads: int
+    key_value: int
+    vocabulary: int
+
+    @classmethod
+    def of(cls, config_file: Path) -> "Architecture":
+        """From a config.json."""
+        config = AutoConfig.from_pretrained(str(config_file), local_files_only=True)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        assert isinstance(model, PreTrainedModel)
+        layers: Any = model.base_model.layers  # type: ignore[union-attr]
+        layer = layers[0]
+        divided = sum(p.numel() for name in (*COLUMNS, *ROWS) for p in layer.get_submodule(name).parameters())
+        attention = layer.self_attn
+        return cls(
+            name=f"{config.model_type}, {config.num_hidden_layers} layers of width {config.hidden_size}",
+            total=sum(p.numel() for p in model.parameters()),
+            layers=config.num_hidden_layers,
+            divided=divided,
+            whole=sum(p.numel() for p in layer.parameters()) - divided,
+            head=config.vocab_size * config.hidden_size,
+            hidden=config.hidden_size,
+            intermediate=config.intermediate_size,
+            heads=config.num_attention_heads,
+            key_value=attention.k_proj.out_features,
+            vocabulary=config.vocab_size,
+        )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a fit is spread out.
+
+    Args:
+        gpus: all GPUs.
+        tensor_parallel: GPUs that share every layer.
+        sharded: FSDP2; otherwise every GPU holds all.
+        compute_bytes: of an element of gathered weights and activations.
+        row_tokens: tokens of a row, the unit of a forward and backward pass.
+        checkpoint_activations: keep the inputs of the layers only.
+        cpu_offload: shards and optimizer state are the host's.
+    """
+
+    gpus: int
+    tensor_parallel: int
+    sharded: bool
+    compute_bytes: int
+    row_tokens: int
+    checkpoint_activations: bool
+    cpu_offload: bool
+
+    @property
+    def data_parallel(self) -> int:
+        return self.gpus // self.tensor_parallel
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on each GPU by part; those of `alternatives` would be needed with the other setting, and do not count."""
+
+    parts: dict[str, float]
+    alternatives: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+
+def memory(arch: Architecture, layout: Layout) -> Memory:
+    """What a GPU holds at the peak, in the backward pass of a layer; the allocator's fragments come on top."""
+    split, tp = layout.data_parallel if layout.sharded else 1, layout.tensor_parallel
+    divided = arch.layers * arch.divided
+    held = divided / (split * tp) + (arch.total - divided) / split
+    on_gpu = 0.0 if layout.cpu_offload else held
+    parts = {
+        "weights, float32": MASTER * on_gpu,
+        "gradients, float32": MASTER * on_gpu,
+        "optimizer, two moments": 2 * MASTER * on_gpu,
+    }
+    if layout.sharded:
+        layer = arch.divided / tp + arch.whole
+        parts["gathered: two layers, head"] = layout.compute_bytes * (2 * layer + arch.head)
+        # the gradient of what is gathered, and its float32 copy on the way to its owners
+        parts["gradients of a layer or the head, whole"] = (layout.compute_bytes + MASTER) * max(layer, arch.head)
+    inputs = layout.row_tokens * arch.hidden * arch.layers * layout.compute_bytes
+    one_layer = layout.row_tokens * layer_activations(arch, tp, layout.compute_bytes)
+    kept, every = inputs + one_layer, arch.layers * one_layer
+    name = "activations, checkpointed" if layout.checkpoint_activations else "activations"
+    parts[name] = kept if layout.checkpoint_activations else every
+    # of a chunk of tokens: logits, their float32 copy, its gradient, and the gradient of the logits
+    logits = min(CHUNK, layout.row_tokens) * arch.vocabulary * 2 * (layout.compute_bytes + MASTER)
+    parts["logits of a chunk"] = logits
+    parts["reference"] = 0.0  # its log-probabilities are computed once, and wait in the host's memory
+    other = {"activations": every} if layout.checkpoint_activations else {"activations, checkpointed": kept}
+    return Memory(parts, other)
+
+
+def layer_activations(arch: Architecture, tp: int, element: int) -> float:
+    """Bytes a token that a layer keeps for its backward pass.
+
+    Both norms keep their input in float32 and their normalized input twice; attention its queries, keys, values, output
+    and a float32 sum a head; the MLP gate, its activation, the other branch and their product.
+    """
+    norms = 2 * (2 * element + MASTER) * arch.hidden
+    attention = element * (2 * arch.hidden + 2 * arch.key_value) + MASTER * arch.heads
+    return norms + (attention + 4 * element * arch.intermediate) / tp
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What nobody knows before the search.
+
+    Args:
+        gpu_memory: GB of a GPU.
+        usable: share of it that may be planned for; the rest is for the CUDA context, NCCL and fragments.
+        steps: steps of a solution; the paper's 7B model took 9.35 on MATH as M1.
+        step_tokens: tokens of a step.
+        problem_tokens: tokens of a problem with its prompt.
+        explanation_tokens: tokens of a judge's explanation with its verdict.
+    """
+
+    gpu_memory: float = 80.0
+    usable: float = 0.9
+    steps: float = 9.35
+    step_tokens: float = 62.0
+    problem_tokens: float = 200.0
+    explanation_tokens: float = 200.0
+
+
+def iteration_work(problems: int, width: int, both_orders: bool, explains: bool, guess: Guess) -> dict[str, float]:
+    """Requests and tokens of the search of an iteration: at most, as equal candidates and roll-backs are not known."""
+    expansions = problems * guess.steps
+    verdicts = expansions * width * (width - 1) / (1 if both_orders else 2)
+    prefix = guess.problem_tokens + guess.step_tokens * (guess.steps - 1) / 2
+    return {
+        "problems": problems,
+        "candidates": expansions * width,
+        "verdicts, at most": verdicts,
+        "prompt tokens": expansions * width * prefix + verdicts * (prefix + 2 * guess.step_tokens),
+        "generated tokens": expansions * width * guess.step_tokens + verdicts * explains * guess.explanation_tokens,
+        "step pairs, at most": expansions,
+        "tokens of the step trees": problems * guess.problem_tokens + 2 * expansions * guess.step_tokens,
+    }

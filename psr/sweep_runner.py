@@ -1,0 +1,164 @@
+"""The trials of a sweep on this machine, by Optuna.
+
+The study is an SQLite file beside the trials. A trial reports its metric after every iteration of the loop, and is
+ended early where it is worse than the median of the others at that iteration. What was under way at a kill goes on in
+its folder.
+
+Knows processes, run folders and studies. Does not know what a trial does.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event, Lock
+
+import optuna
+from optuna.trial import Trial, TrialState
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from psr.commands.trial import trial_folder
+from psr.data.jsonl import write_json
+from psr.results import read_results
+from psr.run_folder import RunFolder
+from psr.sweep_file import Sweep, command_line
+
+POLL = 1.0
+"""Seconds between two looks at a trial."""
+
+
+def run_sweep(spec: Sweep, base: Path, trials: int, workers: int, seed: int) -> None:
+    """Run what is missing of so many trials, then print the table and write it as JSON."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    (base / "trials").mkdir(exist_ok=True)
+    study = optuna.create_study(
+        storage=f"sqlite:///{base / 'trials' / spec.name}.db",
+        study_name=spec.name,
+        direction="maximize" if spec.maximize else "minimize",
+        sampler=spec.sampler(seed),
+        pruner=spec.pruner(),
+        load_if_exists=True,
+    )
+    Runner(spec, study, base).run(trials, workers)
+    rows = [row(one) for one in study.trials]
+    write_json(base / "trials" / f"{spec.name}.json", {"metric": spec.metric, "trials": rows})
+    Console().print(table(spec, rows))
+
+
+class Runner:
+    """Starts trials, watches them, and tells the study how they ended."""
+
+    def __init__(self, spec: Sweep, study: optuna.Study, base: Path) -> None:
+        self.spec, self.study, self.base = spec, study, base
+        self.lock, self.stopped = Lock(), Event()
+        unfinished = study.get_trials(states=[TrialState.RUNNING])
+        self.waiting = [Trial(study, one._trial_id) for one in unfinished]
+
+    def run(self, trials: int, workers: int) -> None:
+        """All that is missing of so many trials."""
+        with ThreadPoolExecutor(workers) as pool:
+            missing = max(0, trials - len(self.study.trials)) + len(self.waiting)
+            jobs = [pool.submit(self.one) for _ in range(missing)]
+            try:
+                for job in jobs:
+                    job.result()
+            except BaseException:  # Ctrl-C or a failure here: the processes end, and their trials go on the next time
+                self.stopped.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def one(self) -> None:
+        """A trial from its first or its next iteration to its end."""
+        with self.lock:  # the sampler learns from the trials before
+            trial = self.waiting.pop(0) if self.waiting else self.study.ask()
+            values = {name: trial._suggest(name, choices) for name, choices in self.spec.space.items()}
+        name = f"{self.spec.name}-{trial.number:03d}"
+        folder = trial_folder(self.base, name)
+        folder.mkdir(exist_ok=True)
+        command = command_line(self.spec.command, values, sys.executable)
+        with (folder / "log.txt").open("ab") as log:
+            environment = {**os.environ, "WANDB_RUN_ID": name}
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        try:
+            pruned = self.watch(trial, process, folder)
+        finally:
+            end(process)
+        if self.stopped.is_set():
+            return
+        measured = self.measured(folder)
+        if pruned:
+            self.study.tell(trial, state=TrialState.PRUNED)
+        elif process.returncode == 0 and measured:
+            self.study.tell(trial, measured[max(measured)])
+        else:
+            self.study.tell(trial, state=TrialState.FAIL)
+
+    def watch(self, trial: Trial, process: subprocess.Popen[bytes], folder: Path) -> bool:
+        """Report what the trial measures until it ends; whether it was not worth going on."""
+        reported = set(self.study._storage.get_trial(trial._trial_id).intermediate_values)
+        while True:
+            running = process.poll() is None
+            for step, value in self.measured(folder).items():
+                if step not in reported:
+                    reported.add(step)
+                    trial.report(value, step)
+                    if running and trial.should_prune():
+                        return True
+            if not running or self.stopped.is_set():
+                return False
+            time.sleep(POLL)
+
+    def measured(self, folder: Path) -> dict[int, float]:
+        """The metric of every model after M1 that the trial has evaluated, by its number."""
+        models = read_results(RunFolder(folder).results)["models"]
+        values = {int(model["name"][1:]): model.get(self.spec.metric) for model in models}
+        return {number: value for number, value in values.items() if number > 1 and value is not None}
+
+
+def end(process: subprocess.Popen[bytes], patience: float = 30.0) -> None:
+    """End the trial's process and all that it started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def row(trial: optuna.trial.FrozenTrial) -> dict[str, object]:
+    """A trial as it is written to JSON."""
+    return {
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        "value": trial.value,
+        "by_iteration": {f"M{step}": value for step, value in sorted(trial.intermediate_values.items())},
+        "settings": trial.params,
+    }
+
+
+def table(spec: Sweep, rows: list[dict[str, object]]) -> Table:
+    """The trials, the best first."""
+
+    def worth(one: dict[str, object]) -> float:
+        value = one["value"]
+        return float("-inf") if not isinstance(value, int | float) else value if spec.maximize else -value
+
+    short = {name: name.rpartition(".")[2] for name in spec.space}
+    shown = Table("trial", "state", spec.metric, *short.values(), title=spec.name, box=SIMPLE_HEAD)
+    for one in sorted(rows, key=worth, reverse=True):
+        settings = one["settings"]
+        assert isinstance(settings, dict)
+        cells = [
+            f"{settings[name]:.3g}" if isinstance(settings[name], float) else str(settings[name]) for name in short
+        ]
+        value = one["value"]
+        shown.add_row(str(one["number"]), str(one["state"]), "-" if value is None else f"{value:.4g}", *cells)
+    return shown

@@ -1,0 +1,109 @@
+"""Two processes train as one does: DDP, FSDP2, activation checkpointing, tensor parallelism, LoRA; the same SFT fit."""
+
+import csv
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from psr.data.jsonl import write_jsonl
+from psr.data.tiny_tokenizer import build_tokenizer
+from psr.modules.policy import export_policy, load_policy, new_policy
+from tests.conftest import TINY
+from tests.ranks.launch import DDP, SHARDED, launch
+
+pytestmark = pytest.mark.slow
+
+CONFIG = """
+model: {class_path: psr.modules.sft.SFTModule, init_args: {lr: 1.0e-3}}
+data:
+  class_path: psr.data.sft.SFTDataModule
+  init_args:
+    {ift: ift.jsonl, val_ift: val.jsonl, batch_size: 6, row_tokens: 60,
+     prompts: {reason: "{problem}\\n", step_marker: "", step_separator: "\\n"}}
+trainer:
+  {accelerator: cpu, max_epochs: 1, gradient_clip_val: 1.0, enable_checkpointing: false, log_every_n_steps: 1,
+   enable_model_summary: false, enable_progress_bar: false, logger: lightning.pytorch.loggers.CSVLogger}
+"""
+ADAPTERS = ["--model.init_args.lora", "{rank: 4}"]
+# name: (policy, options); of each policy the fit in one process is what the others are compared with
+FITS: dict[str, tuple[str, list[str]]] = {
+    "ddp": ("qwen2", DDP),
+    "sharded": ("qwen2", SHARDED),
+    "checkpointed": ("qwen2", [*SHARDED, "--model.init_args.checkpoint_activations", "true"]),
+    "divided": ("qwen2", [*SHARDED, "--trainer.strategy.tensor_parallel_size", "2"]),
+    "tied": ("llama", SHARDED),
+    "adapters": ("llama", [*SHARDED, *ADAPTERS]),
+}
+
+
+def fit(name: str, policy: str, options: list[str]) -> list[str]:
+    logs = ["--trainer.logger.save_dir", name, "--trainer.logger.name", "logs"]
+    places = ["--model.init_args.model", policy, "--model.init_args.export_to", f"{name}/M1"]
+    return ["fit", "--config", "sft.yaml", *places, "--trainer.default_root_dir", name, *logs, *options]
+
+
+def policies_and_samples(folder: Path) -> None:
+    """Policies "qwen2" and "llama", ift.jsonl and val.jsonl."""
+    tokenizer, rng = build_tokenizer(), random.Random(0)
+    torch.manual_seed(0)
+    for architecture, tied in (("qwen2", False), ("llama", True)):
+        settings = {**TINY, "tie_word_embeddings": tied}
+        export_policy(new_policy(architecture, settings, tokenizer), tokenizer, folder / architecture)
+
+    def steps() -> str:
+        return "\n".join(f"{rng.randrange(99)}+{rng.randrange(99)}=7" for _ in range(rng.randint(1, 4)))
+
+    rows = [{"id": str(i), "problem": f"{rng.randrange(99)}+1", "solution": steps()} for i in range(50)]
+    write_jsonl(folder / "ift.jsonl", rows)
+    write_jsonl(folder / "val.jsonl", rows[:7])  # an odd number of rows: one rank gets an empty one
+
+
+@pytest.fixture(scope="module")
+def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    policies_and_samples(folder)
+    (folder / "sft.yaml").write_text(CONFIG)
+    alone = [fit("qwen2-alone", "qwen2", []), fit("llama-alone", "llama", []), fit("one-adapters", *FITS["adapters"])]
+    launch(folder, 1, *alone)
+    launch(folder, 2, *(fit(name, *settings) for name, settings in FITS.items()))
+    return folder
+
+
+def curves(folder: Path) -> dict[str, list[float]]:
+    with (folder / "logs" / "version_0" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = ("train/loss", "train/grad_norm", "val/loss", "val/token_accuracy")
+    return {name: [float(row[name]) for row in rows if row[name]] for name in names}
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return load_policy(folder / "M1").state_dict()
+
+
+def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((value - other[name]).abs().max()) for name, value in one.items())
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_curves_and_weights_are_those_of_one_process(fits: Path, name: str):
+    alone = fits / ("one-adapters" if name == "adapters" else f"{FITS[name][0]}-alone")
+    expected, found = curves(alone), curves(fits / name)
+    assert len(expected["train/loss"]) == 9 and len(expected["val/loss"]) == 1
+    for curve, values in expected.items():
+        assert found[curve] == pytest.approx(values, rel=1e-4, abs=1e-5), curve
+    assert distance(weights(fits / name), weights(alone)) < 2e-5
+    assert distance(weights(alone), load_policy(fits / FITS[name][0]).state_dict()) > 1e-3, "or nothing was learnt"
+
+
+def test_an_export_of_shards_in_several_files_is_the_same_model(fits: Path, tmp_path: Path):
+    from psr.sharding import export_shards
+
+    policy = load_policy(fits / "llama")
+    export_shards(policy, build_tokenizer(), tmp_path / "M1", torch.float32, torch.device("cpu"), True, 9_000)
+    assert len(list((tmp_path / "M1").glob("*.safetensors"))) > 3
+    assert distance(load_policy(tmp_path / "M1").state_dict(), policy.state_dict()) == 0
+    assert not (tmp_path / "M1.partial").exists()
