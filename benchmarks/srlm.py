@@ -66,7 +66,8 @@ def main() -> None:
         for way in sorted(WAYS, key=lambda way: way != SRLM):  # SRLM's run makes the M1 of the seed
             folder = run(options.runs, way, seed)
             results.append({"way": way.name, "seed": seed, "models": measured(folder), "tokens": tokens(folder)})
-    gaps = [gap(options.runs, way, options.seeds) for way in WAYS if way != SRLM]
+    later = [model["name"] for model in results[0]["models"][1:]]  # M1 is the same for all
+    gaps = [gap(options.runs, way, name, options.seeds) for way in WAYS if way != SRLM for name in later]
     for shown in (accuracy_table(results), pairs_table(results), gaps_table(gaps)):
         Console().print(shown)
     if options.json:
@@ -137,20 +138,16 @@ def outcomes(folder: Path, model: str) -> dict[str, bool]:
     return {row["id"]: row["correct"] for row in read_jsonl(path, ["id", "correct"])}
 
 
-def gap(runs: Path, way: Way, seeds: Sequence[int]) -> dict[str, Any]:
-    """How much more than SRLM's the accuracy rose, over all seeds: a paired bootstrap over their test problems.
-
-    M1 is the same for both, so the gap between the last models is the gap between the rises.
-    """
+def gap(runs: Path, way: Way, name: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """How much more accurate than SRLM's a model is, over all seeds: a paired bootstrap over their test problems."""
     ours, theirs = [], []
     for seed in seeds:
-        folders = run_folder(runs, way, seed), run_folder(runs, SRLM, seed)
-        last = read_results(folders[0] / "results.json")["models"][-1]["name"]
-        one, other = (outcomes(folder, last) for folder in folders)
-        ours += [one[name] for name in other]
+        one, other = (outcomes(run_folder(runs, of, seed), name) for of in (way, SRLM))
+        ours += [one[problem] for problem in other]
         theirs += other.values()
     difference, low, high = paired_bootstrap(ours, theirs)
-    return {"way": way.name, "problems": len(ours), "difference": difference, "low": low, "high": high}
+    found = {"way": way.name, "model": name, "problems": len(ours)}
+    return {**found, "difference": difference, "low": low, "high": high}
 
 
 def accuracy_table(results: list[dict[str, Any]]) -> Table:
@@ -187,10 +184,11 @@ def pairs_table(results: list[dict[str, Any]]) -> Table:
 
 
 def gaps_table(gaps: list[dict[str, Any]]) -> Table:
-    table = Table("", "test problems", "rise over SRLM's, points", title="paired bootstrap, 95%")
-    for one in gaps:
-        points = [100 * one[name] for name in ("difference", "low", "high")]
-        table.add_row(one["way"], str(one["problems"]), "{:+.1f} ({:+.1f} to {:+.1f})".format(*points))
+    names = list(dict.fromkeys(one["model"] for one in gaps))
+    table = Table("", *names, title=f"more accurate than SRLM by, points (95%, {gaps[0]['problems']} problems)")
+    for way in dict.fromkeys(one["way"] for one in gaps):
+        points = [[100 * one[name] for name in ("difference", "low", "high")] for one in gaps if one["way"] == way]
+        table.add_row(way, *("{:+.1f} ({:+.1f} to {:+.1f})".format(*one) for one in points))
     return table
 
 
