@@ -31,8 +31,8 @@ class Preemption(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         launcher = trainer.strategy.launcher
-        # In the place of Lightning's own handlers, which broadcast to the other ranks out of the signal handler, and come
-        # after the model is loaded. Lightning's teardown puts back what was there.
+        # In the place of Lightning's own handlers, which come after the model is loaded and broadcast to the others out
+        # of the signal handler. Lightning's teardown puts back what was there.
         connector: Any = trainer._signal_connector
         connector.register_signal_handlers = lambda: None
         connector._original_handlers = listen(launcher.kill if launcher is not None else None)
