@@ -76,7 +76,9 @@ def run(
     stages = [Stage(**stage) for stage in spec["stages"]]
     on_top = read_overlay(recipe, overlay, [stage.name for stage in stages])
     console, folder = Console(), RunFolder(run_dir)
-    check_same_run(folder, {"recipe": spec["name"], "seed": seed, "judge": judge, "overlay": overlay})
+    chosen = {name: values[name] for name in set} if set else None
+    identity = {"recipe": spec["name"], "seed": seed, "judge": judge, "overlay": overlay, "set": chosen}
+    check_same_run(folder, identity)
     start_results(folder.results, spec["name"], seed, judge)
     done = read_json(run_dir / "stages.json")
     with contextlib.chdir(run_dir):
@@ -161,10 +163,10 @@ def read_overlay(recipe: Path, overlay: str | None, stages: list[str]) -> dict[s
 
 
 def check_same_run(folder: RunFolder, settings: dict[str, Any]) -> None:
-    """A run directory belongs to one recipe, seed, judge and overlay. Raises UsageError where they differ."""
+    """A run directory belongs to one recipe, seed, judge, overlay and set of variables; else raises UsageError."""
     path = folder.root / "run.json"
-    before = read_json(path)
-    differing = [f"{name} {before[name]!r}" for name, value in settings.items() if before and before.get(name) != value]
+    before = read_json(path) or settings
+    differing = [f"{name} {before.get(name)!r}" for name, value in settings.items() if before.get(name) != value]
     if differing:
         raise UsageError(f"run_dir {folder.root} holds a run with {', '.join(differing)}: choose another run_dir")
     write_json(path, settings)
