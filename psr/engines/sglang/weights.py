@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 def label_of(folder: Path, version: str) -> str:
-    """`version` with a digest of the weights' files (names, sizes, times): the same in every process that loads them.
+    """`version` with a digest of the folder's files (names, sizes, times): the same in every process that loads it.
 
     So several ranks can share a server, and those of another run that counts its iterations likewise are told apart.
     """
-    files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.glob("*.safetensors"))]
+    files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
     return f"{version}-{zlib.crc32(repr(files).encode()):08x}"
 
 
