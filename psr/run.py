@@ -6,7 +6,9 @@ config are relative to the run directory.
 
 import contextlib
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ from psr.data.jsonl import read_json, write_json
 from psr.errors import UsageError
 from psr.results import read_results, results_table, start_results
 from psr.run_folder import RunFolder, add_seconds
+from psr.stopping import MARK, PREEMPTED, listen, stop_asked
 
 JudgeKind = Literal["self", "random", "verifier"]
 
@@ -87,7 +90,7 @@ def run(
             started = time.monotonic()
             arguments = stage_arguments(stage, values, on_top.get(stage.name), run_dir)
             if stage.parallel and launch:
-                start(launch, arguments)
+                start(launch, arguments, run_dir / "stopped")
             else:
                 main(arguments)
             seconds = time.monotonic() - started
@@ -99,9 +102,19 @@ def run(
     console.print(f"written to {folder.results}")
 
 
-def start(launch: str, arguments: list[str]) -> None:
-    """Run a stage in processes of its own, and end as they end where that is not well."""
-    code = subprocess.run([*shlex.split(launch), "psr", *arguments]).returncode
+def start(launch: str, arguments: list[str], mark: Path) -> None:
+    """Run a stage in processes of its own, hand a signal to stop on to them, and end as they do where that is not well.
+
+    Processes that stop as told leave the file `mark`: what exit code the launcher makes of theirs is its own affair.
+    """
+    mark.unlink(missing_ok=True)
+    process = subprocess.Popen([*shlex.split(launch), "psr", *arguments], env={**os.environ, MARK: str(mark)})
+    before = listen(lambda number: process.terminate())  # SIGTERM is what every launcher hands on
+    code = process.wait()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    if mark.exists() or stop_asked():
+        sys.exit(PREEMPTED)
     if code:
         sys.exit(code)
 
