@@ -34,10 +34,14 @@ class Sweep:
     trials: int
 
     def sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+        """What draws the settings of one trial: with the same seed for two of them it could draw the same twice."""
         if self.method == "grid":
             grid = {name: list(choices.choices) for name, choices in self.space.items()}  # type: ignore[attr-defined]
             return optuna.samplers.GridSampler(grid, seed)
-        return optuna.samplers.TPESampler(seed=seed) if self.method == "bayes" else optuna.samplers.RandomSampler(seed)
+        if self.method == "random":
+            return optuna.samplers.RandomSampler(seed)
+        at_random = min(10, self.trials // 2)  # a sweep of few trials would else end before anything is learnt
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=at_random)
 
     def pruner(self) -> optuna.pruners.BasePruner:
         return optuna.pruners.MedianPruner(n_startup_trials=3) if self.prunes else optuna.pruners.NopPruner()

@@ -1,14 +1,13 @@
 """The trials of a sweep on this machine, by Optuna.
 
 The study is an SQLite file beside the trials. A trial reports its metric after every iteration of the loop, and is
-ended early where it is worse than the median of the others at that iteration. What was under way at a kill goes on in
-its folder.
+ended early where it is worse than the median of the others at that iteration. What was under way at a kill ends with
+this process, and goes on in its folder when the sweep is started again.
 
 Knows processes, run folders and studies. Does not know what a trial does.
 """
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -22,14 +21,18 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from psr import guard
 from psr.commands.trial import trial_folder
 from psr.data.jsonl import write_json
 from psr.results import read_results
 from psr.run_folder import RunFolder
+from psr.stopping import PREEMPTED
 from psr.sweep_file import Sweep, command_line
 
 POLL = 1.0
 """Seconds between two looks at a trial."""
+PATIENCE = 20.0
+"""Seconds that a trial which is told to end may take."""
 
 
 def run_sweep(spec: Sweep, base: Path, trials: int, workers: int, seed: int) -> None:
@@ -40,11 +43,10 @@ def run_sweep(spec: Sweep, base: Path, trials: int, workers: int, seed: int) -> 
         storage=f"sqlite:///{base / 'trials' / spec.name}.db",
         study_name=spec.name,
         direction="maximize" if spec.maximize else "minimize",
-        sampler=spec.sampler(seed),
         pruner=spec.pruner(),
         load_if_exists=True,
     )
-    Runner(spec, study, base).run(trials, workers)
+    Runner(spec, study, base, seed).run(trials, workers)
     rows = [row(one) for one in study.trials]
     write_json(base / "trials" / f"{spec.name}.json", {"metric": spec.metric, "trials": rows})
     Console().print(table(spec, rows))
@@ -53,8 +55,8 @@ def run_sweep(spec: Sweep, base: Path, trials: int, workers: int, seed: int) -> 
 class Runner:
     """Starts trials, watches them, and tells the study how they ended."""
 
-    def __init__(self, spec: Sweep, study: optuna.Study, base: Path) -> None:
-        self.spec, self.study, self.base = spec, study, base
+    def __init__(self, spec: Sweep, study: optuna.Study, base: Path, seed: int) -> None:
+        self.spec, self.study, self.base, self.seed = spec, study, base, seed
         self.lock, self.stopped = Lock(), Event()
         unfinished = study.get_trials(states=[TrialState.RUNNING])
         self.waiting = [Trial(study, one._trial_id) for one in unfinished]
@@ -75,30 +77,28 @@ class Runner:
     def one(self) -> None:
         """A trial from its first or its next iteration to its end."""
         with self.lock:  # the sampler learns from the trials before
-            trial = self.waiting.pop(0) if self.waiting else self.study.ask()
+            trial = self.waiting.pop(0) if self.waiting else self.ask()
             values = {name: trial._suggest(name, choices) for name, choices in self.spec.space.items()}
         name = f"{self.spec.name}-{trial.number:03d}"
         folder = trial_folder(self.base, name)
         folder.mkdir(exist_ok=True)
-        command = command_line(self.spec.command, values, sys.executable)
-        with (folder / "log.txt").open("ab") as log:
-            environment = {**os.environ, "WANDB_RUN_ID": name}
-            process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
-            )
+        process = start(command_line(self.spec.command, values, sys.executable), name, folder / "log.txt")
         try:
             pruned = self.watch(trial, process, folder)
         finally:
             end(process)
-        if self.stopped.is_set():
-            return
         measured = self.measured(folder)
         if pruned:
             self.study.tell(trial, state=TrialState.PRUNED)
         elif process.returncode == 0 and measured:
             self.study.tell(trial, measured[max(measured)])
-        else:
+        elif not self.stopped.is_set() and process.returncode != PREEMPTED:
             self.study.tell(trial, state=TrialState.FAIL)
+
+    def ask(self) -> Trial:
+        """A new trial. Its draws depend on its number, not on how often the sweep was started again before it."""
+        self.study.sampler = self.spec.sampler(self.seed + len(self.study.trials))
+        return self.study.ask()
 
     def watch(self, trial: Trial, process: subprocess.Popen[bytes], folder: Path) -> bool:
         """Report what the trial measures until it ends; whether it was not worth going on."""
@@ -122,15 +122,21 @@ class Runner:
         return {number: value for number, value in values.items() if number > 1 and value is not None}
 
 
-def end(process: subprocess.Popen[bytes], patience: float = 30.0) -> None:
-    """End the trial's process and all that it started."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+def start(command: list[str], name: str, log: Path) -> subprocess.Popen[bytes]:
+    """A trial's process, in a group of its own, and ended when this process is gone; W&B calls the trial `name`."""
+    guarded = [sys.executable, "-I", guard.__file__, str(PATIENCE), *command]
+    environment = {**os.environ, "WANDB_RUN_ID": name}
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            guarded, stdin=subprocess.PIPE, stdout=file, stderr=file, env=environment, start_new_session=True
+        )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End the trial's process and all that it started; returns at once where it has ended."""
+    assert process.stdin is not None
+    process.stdin.close()  # the guard takes this as our end
+    process.wait()
 
 
 def row(trial: optuna.trial.FrozenTrial) -> dict[str, object]:
