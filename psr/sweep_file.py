@@ -5,6 +5,7 @@ https://docs.wandb.ai/guides/sweeps/sweep-config-keys: `method`, `metric`, `para
 """
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from psr.errors import UsageError
 
 Value = bool | int | float | str
+METRICS = "eval/"
+"""What W&B's names of the metrics of a model begin with."""
 
 
 @dataclass(frozen=True)
@@ -52,29 +55,38 @@ def read_sweep(path: Path) -> Sweep:
     if not path.is_file():
         raise UsageError(f"no sweep file {path}")
     document = yaml.safe_load(path.read_text())
-    for field in ("method", "metric", "parameters", "command", "run_cap"):
+    for field in ("method", "metric", "parameters", "command"):
         if field not in (document or {}):
             raise UsageError(f"{path}: field {field!r} is missing")
-    method = document["method"]
+    method, metric = document["method"], document["metric"]["name"]
+    if not metric.startswith(METRICS):
+        raise UsageError(f"{path}: metric.name is {metric!r}; it is {METRICS}NAME, NAME a field of results.json")
     if method not in ("grid", "random", "bayes"):
         raise UsageError(f"{path}: method is {method!r}; it is grid, random or bayes")
     space = {name: distribution(path, name, spec) for name, spec in document["parameters"].items()}
     if method == "grid" and not all(isinstance(one, CategoricalDistribution) for one in space.values()):
         raise UsageError(f"{path}: method grid needs `values` for every parameter")
+    points = prod(len(one.choices) for one in space.values()) if method == "grid" else None  # type: ignore[attr-defined]
+    trials = min((n for n in (document.get("run_cap"), points) if n is not None), default=None)
+    if trials is None:
+        raise UsageError(f"{path}: field 'run_cap' is missing, the number of trials")
     return Sweep(
         name=document.get("name", path.stem),
         method=method,
-        metric=document["metric"]["name"].removeprefix("eval/"),
+        metric=metric.removeprefix(METRICS),
         maximize=document["metric"].get("goal", "minimize") == "maximize",
         space=space,
         command=document["command"],
         prunes="early_terminate" in document,
-        trials=document["run_cap"],
+        trials=trials,
     )
 
 
 def distribution(path: Path, name: str, spec: dict[str, Any]) -> BaseDistribution:
     """The values of a parameter."""
+    unknown = spec.keys() - {"value", "values", "min", "max", "distribution", "q"}
+    if unknown:
+        raise UsageError(f"{path}: parameter {name} has {', '.join(sorted(unknown))}, which is not known here")
     if "value" in spec:
         return CategoricalDistribution([spec["value"]])
     if "values" in spec:

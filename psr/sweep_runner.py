@@ -24,6 +24,7 @@ from rich.table import Table
 from psr import guard
 from psr.commands.trial import trial_folder
 from psr.data.jsonl import write_json
+from psr.errors import UsageError
 from psr.results import read_results
 from psr.run_folder import RunFolder
 from psr.stopping import PREEMPTED
@@ -38,7 +39,7 @@ PATIENCE = 20.0
 def run_sweep(spec: Sweep, base: Path, trials: int, workers: int, seed: int) -> None:
     """Run what is missing of so many trials, then print the table and write it as JSON."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    (base / "trials").mkdir(exist_ok=True)
+    (base / "trials").mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         storage=f"sqlite:///{base / 'trials' / spec.name}.db",
         study_name=spec.name,
@@ -50,6 +51,15 @@ def run_sweep(spec: Sweep, base: Path, trials: int, workers: int, seed: int) -> 
     rows = [row(one) for one in study.trials]
     write_json(base / "trials" / f"{spec.name}.json", {"metric": spec.metric, "trials": rows})
     Console().print(table(spec, rows))
+    if failed := [one.number for one in study.trials if one.state == TrialState.FAIL]:
+        raise UsageError(
+            f"{len(failed)} of {len(rows)} trials failed, the first of them as {log_file(base, spec, failed[0])} says. "
+            f"With that mended, --trials {trials + len(failed)} makes up for them"
+        )
+
+
+def log_file(base: Path, spec: Sweep, number: int) -> Path:
+    return trial_folder(base, f"{spec.name}-{number:03d}") / "log.txt"
 
 
 class Runner:
@@ -79,10 +89,10 @@ class Runner:
         with self.lock:  # the sampler learns from the trials before
             trial = self.waiting.pop(0) if self.waiting else self.ask()
             values = {name: trial._suggest(name, choices) for name, choices in self.spec.space.items()}
-        name = f"{self.spec.name}-{trial.number:03d}"
-        folder = trial_folder(self.base, name)
+        log = log_file(self.base, self.spec, trial.number)
+        folder = log.parent
         folder.mkdir(exist_ok=True)
-        process = start(command_line(self.spec.command, values, sys.executable), name, folder / "log.txt")
+        process = start(command_line(self.spec.command, values, sys.executable), folder.name, log)
         try:
             pruned = self.watch(trial, process, folder)
         finally:

@@ -50,7 +50,7 @@ class SGLangEngine:
         launch: starts a server instead; `{}` for SGLang's own settings.
         router: address of an sglang-router in front of the `urls`: prompts go there, weights to the servers. With
             `--policy manual` it keeps a problem's requests with one server.
-        concurrency: sequences sent and not answered yet, over all servers.
+        concurrency: sequences sent and not answered yet, for every server or data-parallel rank.
         chunk: sequences in one HTTP request; a failure repeats so many. A router takes one at a time.
         retries: further tries of a request that found no server, timed out or met a status of 5xx.
         timeout: seconds for one HTTP request.
@@ -184,7 +184,7 @@ class SGLangEngine:
         replica = self._fleet.placement.of(origin.key)
         replica.load += len(asks)
         try:
-            async with self._fleet.session() as session, session.gate.room(len(asks)):
+            async with self._fleet.session() as session, session.gates[replica].room(len(asks)):
                 started = time.monotonic()
                 replies = await self._fleet.generate(session, replica, asks, choices, origin.key)
                 self._count(asks, replies, origin, time.monotonic() - started)
