@@ -5,7 +5,7 @@ https://docs.wandb.ai/guides/sweeps/sweep-config-keys: `method`, `metric`, `para
 """
 
 from dataclasses import dataclass
-from math import prod
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from psr.errors import UsageError
 
-Value = bool | int | float | str
+Value = bool | int | float | str | None
 METRICS = "eval/"
 """What W&B's names of the metrics of a model begin with."""
 
@@ -34,17 +34,26 @@ class Sweep:
     space: dict[str, BaseDistribution]
     command: list[str]
     prunes: bool
-    trials: int
+    run_cap: int | None
 
-    def sampler(self, seed: int) -> optuna.samplers.BaseSampler:
-        """What draws the settings of one trial: with the same seed for two of them it could draw the same twice."""
-        if self.method == "grid":
-            grid = {name: list(choices.choices) for name, choices in self.space.items()}  # type: ignore[attr-defined]
-            return optuna.samplers.GridSampler(grid, seed)
+    def sampler(self, seed: int, trials: int) -> optuna.samplers.BaseSampler:
+        """What draws the settings of one of so many trials; with one seed for two of them they could be the same."""
         if self.method == "random":
             return optuna.samplers.RandomSampler(seed)
-        at_random = min(10, self.trials // 2)  # a sweep of few trials would else end before anything is learnt
+        at_random = min(10, trials // 2)  # a sweep of few trials would else end before anything is learnt
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=at_random)
+
+    def trials(self, asked: int | None) -> int | None:
+        """How many are to be made if so many are asked for; None if nothing says it. A grid ends with its points."""
+        wanted = asked or self.run_cap
+        if self.method == "grid":
+            return min(wanted or len(self.points()), len(self.points()))
+        return wanted
+
+    def points(self) -> list[dict[str, Value]]:
+        """All combinations of a grid, in W&B's order: the last parameter changes first."""
+        choices = [one.choices for one in self.space.values() if isinstance(one, CategoricalDistribution)]
+        return [dict(zip(self.space, point, strict=True)) for point in product(*choices)]
 
     def pruner(self) -> optuna.pruners.BasePruner:
         return optuna.pruners.MedianPruner(n_startup_trials=3) if self.prunes else optuna.pruners.NopPruner()
@@ -66,10 +75,6 @@ def read_sweep(path: Path) -> Sweep:
     space = {name: distribution(path, name, spec) for name, spec in document["parameters"].items()}
     if method == "grid" and not all(isinstance(one, CategoricalDistribution) for one in space.values()):
         raise UsageError(f"{path}: method grid needs `values` for every parameter")
-    points = prod(len(one.choices) for one in space.values()) if method == "grid" else None  # type: ignore[attr-defined]
-    trials = min((n for n in (document.get("run_cap"), points) if n is not None), default=None)
-    if trials is None:
-        raise UsageError(f"{path}: field 'run_cap' is missing, the number of trials")
     return Sweep(
         name=document.get("name", path.stem),
         method=method,
@@ -78,7 +83,7 @@ def read_sweep(path: Path) -> Sweep:
         space=space,
         command=document["command"],
         prunes="early_terminate" in document,
-        trials=trials,
+        run_cap=document.get("run_cap"),
     )
 
 

@@ -47,14 +47,14 @@ def run_sweep(spec: Sweep, base: Path, trials: int, workers: int, seed: int) -> 
         pruner=spec.pruner(),
         load_if_exists=True,
     )
-    Runner(spec, study, base, seed).run(trials, workers)
+    Runner(spec, study, base, trials, seed).run(workers)
     rows = [row(one) for one in study.trials]
     write_json(base / "trials" / f"{spec.name}.json", {"metric": spec.metric, "trials": rows})
     Console().print(table(spec, rows))
     if failed := [one.number for one in study.trials if one.state == TrialState.FAIL]:
         raise UsageError(
             f"{len(failed)} of {len(rows)} trials failed, the first of them as {log_file(base, spec, failed[0])} says. "
-            f"With that mended, --trials {trials + len(failed)} makes up for them"
+            "Started again, the sweep makes up for them"
         )
 
 
@@ -65,16 +65,17 @@ def log_file(base: Path, spec: Sweep, number: int) -> Path:
 class Runner:
     """Starts trials, watches them, and tells the study how they ended."""
 
-    def __init__(self, spec: Sweep, study: optuna.Study, base: Path, seed: int) -> None:
-        self.spec, self.study, self.base, self.seed = spec, study, base, seed
+    def __init__(self, spec: Sweep, study: optuna.Study, base: Path, trials: int, seed: int) -> None:
+        self.spec, self.study, self.base, self.trials, self.seed = spec, study, base, trials, seed
         self.lock, self.stopped = Lock(), Event()
+        self.failed_before = [one.number for one in study.get_trials(states=[TrialState.FAIL])]
         unfinished = study.get_trials(states=[TrialState.RUNNING])
         self.waiting = [Trial(study, one._trial_id) for one in unfinished]
 
-    def run(self, trials: int, workers: int) -> None:
-        """All that is missing of so many trials."""
+    def run(self, workers: int) -> None:
+        """All trials that are missing, so many at the same time."""
         with ThreadPoolExecutor(workers) as pool:
-            missing = max(0, trials - len(self.study.trials)) + len(self.waiting)
+            missing = max(0, self.trials - len(self.tried())) + len(self.waiting)
             jobs = [pool.submit(self.one) for _ in range(missing)]
             try:
                 for job in jobs:
@@ -106,9 +107,17 @@ class Runner:
             self.study.tell(trial, state=TrialState.FAIL)
 
     def ask(self) -> Trial:
-        """A new trial. Its draws depend on its number, not on how often the sweep was started again before it."""
-        self.study.sampler = self.spec.sampler(self.seed + len(self.study.trials))
+        """A new trial. What is drawn depends on its number, not on how often the sweep was started again before it."""
+        if self.spec.method == "grid":
+            tried = [one.params for one in self.tried()]
+            self.study.enqueue_trial(next(point for point in self.spec.points() if point not in tried))
+        else:
+            self.study.sampler = self.spec.sampler(self.seed + len(self.study.trials), self.trials)
         return self.study.ask()
+
+    def tried(self) -> list[optuna.trial.FrozenTrial]:
+        """All trials but those that failed the last time."""
+        return [one for one in self.study.trials if one.number not in self.failed_before]
 
     def watch(self, trial: Trial, process: subprocess.Popen[bytes], folder: Path) -> bool:
         """Report what the trial measures until it ends; whether it was not worth going on."""
