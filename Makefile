@@ -72,7 +72,6 @@ $(STAMP): pyproject.toml requirements-cpu.lock
 		$(BIN)/pip install -r requirements-cpu.lock && \
 		$(BIN)/pip install --no-deps --no-build-isolation -e .; \
 	fi
-	$(BIN)/pip install --no-deps sweeps==0.2.0 # W&B's schema of sweep files, for a test; nothing imports it
 	@touch $@
 
 # SGLang itself and xgrammar would pull CUDA packages of many GB: they come last, without what they require.

@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,18 @@ def make_model(shape: str, folder: Path) -> Path:
     return folder
 
 
-def in_own_process(measure: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """What `measure` returns and, as `peak_memory`, the most bytes that its process held."""
+def in_own_process(measure: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any] | None:
+    """What `measure` returns and, as `peak_memory`, the most bytes that its process held; `None` if it was killed."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_measured, measure, arguments).result()
+        try:
+            return pool.submit(_measured, measure, arguments).result()
+        except BrokenProcessPool:
+            return None
 
 
 def _measured(measure: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> dict[str, Any]:
+    # Where memory runs out, Linux kills this process and not another one.
+    Path("/proc/self/oom_score_adj").write_text("1000")
     torch.set_flush_denormal(True)  # as psr itself does; random weights hardly meet any
     result = measure(*arguments)
     return {**result, "peak_memory": _peak_memory()}
@@ -80,11 +86,12 @@ def _peak_memory() -> int:
 
 def train_with_psr(module: RowModule, plan: Plan, callbacks: list[Callback] | None = None) -> float:
     """One epoch of the plan's rows; its seconds, without loading the model."""
-    module.configure_model()
     trainer = Trainer(
         accelerator="cpu", devices=1, precision="bf16-mixed", max_epochs=1, gradient_clip_val=CLIP, callbacks=callbacks,
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
+    module.trainer = trainer  # whose strategy decides how the model is loaded
+    module.configure_model()
     started = time.perf_counter()
     trainer.fit(module, row_loader(plan, trainer))
     return time.perf_counter() - started

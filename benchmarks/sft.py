@@ -52,7 +52,10 @@ def main() -> None:
         model = str(make_model(options.shape, Path(folder) / "model"))
         for _ in range(options.repeats):
             for name, way in ways.items():
-                runs[name].append(in_own_process(way, model, samples, options.batch, options.row_tokens))
+                run = in_own_process(way, model, samples, options.batch, options.row_tokens)
+                if run is None:
+                    raise SystemExit(f"the process of {name} was killed: is there too little memory?")
+                runs[name].append(run)
     medians = {name: {key: median(run[key] for run in found) for key in found[0]} for name, found in runs.items()}
     Console().print(table(medians))
     trl, psr = medians["trl"], medians["psr"]

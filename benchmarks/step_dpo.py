@@ -5,8 +5,9 @@
 One epoch from the same random weights, AdamW, bf16 autocast; the reference's log-probabilities are computed first, and
 counted. A measurement has a process of its own; the ways alternate, and the figures are medians. The pairs are random
 token ids, a prompt of about 100 tokens and steps of about 40, or with `--pairs` trajectories of judged steps. TRL
-(`pip install psr[benchmark]`) has two settings: `--micro-batch` pairs padded together, and one pair at a time, which
-needs less padding and memory; figures without a name of these compare with the faster one.
+(`pip install psr[benchmark]`) has two settings: `--micro-batch` pairs padded together (8 is its default, and about as
+many as a row of step trees holds), and one pair at a time, which needs less padding and memory. "trl" alone in a figure
+is the faster one. A setting that the machine's memory is too small for is shown as such.
 
 "tokens" is what goes through the model for every token that goes through it as step trees: the limit of the speed-up.
 """
@@ -15,6 +16,8 @@ import argparse
 import json
 import random
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,12 +44,12 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a Hugging Face folder instead of random weights")
     parser.add_argument("--pairs", type=Path, help="JSONL of judged step pairs, in the tokens of --model")
     parser.add_argument(
-        "--steps", type=int, nargs="*", default=[2, 4, 16], help="other steps per trajectory, once each"
+        "--steps", type=int, nargs="*", default=[2, 4, 16], help="other steps per trajectory, one batch of each, once"
     )
     parser.add_argument("--batch", type=int, default=8, help="pairs per optimizer step")
     parser.add_argument("--optimizer-steps", type=int, default=2)
     parser.add_argument("--row-tokens", type=int, default=1024, help="token budget of a row of step trees")
-    parser.add_argument("--micro-batch", type=int, default=2, help="pairs that TRL pads and computes together")
+    parser.add_argument("--micro-batch", type=int, default=8, help="pairs that TRL pads and computes together")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -56,14 +59,12 @@ def main() -> None:
         focus = focus_groups(options.pairs, options.model, count, options.shape)
         jobs = {FOCUS: Job(str(model), tuple(focus), options.batch, options.row_tokens)}
         for steps in options.steps:
-            groups = random_groups(steps, count, options.shape)
+            groups = random_groups(steps, max(options.batch, steps), options.shape)
             jobs[steps] = Job(str(model), tuple(groups), options.batch, options.row_tokens)
-        results = {
-            steps: compare(job, options.micro_batch, options.repeats if steps == FOCUS else 1)
-            for steps, job in sorted(jobs.items())
-        }
-    for result in results.values():
-        Console().print(table(result))
+        results = {}
+        for steps, job in jobs.items():
+            results[steps] = compare(steps, job, options.micro_batch, options.repeats if steps == FOCUS else 1)
+            Console().print(table(results[steps]))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         sweep = {steps: figures(result) for steps, result in results.items()}
@@ -130,41 +131,61 @@ def growing(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return chain
 
 
-def compare(job: Job, micro_batch: int, repeats: int) -> dict[str, Any]:
-    """Medians of every way's seconds and peak memory, its tokens and its losses; the ways take turns."""
-    ways: dict[str, list[dict[str, Any]]] = {}
-    for _ in range(repeats):
-        ways.setdefault("trl", []).append(in_own_process(by_trl, job, micro_batch))
-        ways.setdefault("trl, one pair at a time", []).append(in_own_process(by_trl, job, 1))
-        ways.setdefault("pair by pair", []).append(in_own_process(pair_by_pair, job))
-        ways.setdefault("step trees", []).append(in_own_process(as_step_trees, job))
-    measured = {
-        name: {
-            **runs[0],
-            "seconds": median(run["seconds"] for run in runs),
-            "peak_memory": median(run["peak_memory"] for run in runs),
-            "all_seconds": [run["seconds"] for run in runs],
-        }
-        for name, runs in ways.items()
+def compare(steps: int, job: Job, micro_batch: int, repeats: int) -> dict[str, Any]:
+    """Medians of every way's seconds and peak memory, its tokens and its losses; the ways take turns.
+
+    `steps` is how many a trajectory has; `None` is a way that was killed, which is not tried again.
+    """
+    ways: dict[str, Callable[[], dict[str, Any] | None]] = {
+        f"TRL, {micro_batch} pairs at a time": partial(in_own_process, by_trl, job, micro_batch),
+        "TRL, one pair at a time": partial(in_own_process, by_trl, job, 1),
+        "pair by pair": partial(in_own_process, pair_by_pair, job),
+        "step trees": partial(in_own_process, as_step_trees, job),
     }
-    return {"pairs": len(pairs_of(job)), "steps": len(job.groups[0]), "ways": measured}
-
-
-def figures(result: dict[str, Any]) -> dict[str, float]:
-    """The comparison in numbers; "trl" alone is the faster of its two settings."""
-    padded, single, pairs, trees = result["ways"].values()
-    trl = min(padded, single, key=lambda way: way["seconds"])
-    others = [loss for way in (padded, single, pairs) for loss in zip(way["losses"], trees["losses"], strict=True)]
+    runs: dict[str, list[dict[str, Any] | None]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, measure in ways.items():
+            if None not in runs[name]:
+                runs[name].append(run := measure())
+                Console().print(f"{steps} steps, {name}:", f"{run['seconds']:.1f} s" if run else "killed")
     return {
-        "speedup_vs_trl": trl["seconds"] / trees["seconds"],
-        "speedup_vs_trl_micro_batches": padded["seconds"] / trees["seconds"],
-        "speedup_vs_trl_one_pair_at_a_time": single["seconds"] / trees["seconds"],
-        "speedup_vs_pairs": pairs["seconds"] / trees["seconds"],
-        "token_ratio": trl["tokens"] / trees["tokens"],
-        "token_ratio_micro_batches": padded["tokens"] / trees["tokens"],
-        "token_ratio_vs_pairs": pairs["tokens"] / trees["tokens"],
+        "pairs": len(pairs_of(job)),
+        "steps": steps,
+        "ways": {
+            name: medians([run for run in found if run]) if None not in found else None for name, found in runs.items()
+        },
+    }
+
+
+def medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        **runs[0],
+        "seconds": median(run["seconds"] for run in runs),
+        "peak_memory": median(run["peak_memory"] for run in runs),
+        "all_seconds": [run["seconds"] for run in runs],
+    }
+
+
+def figures(result: dict[str, Any]) -> dict[str, float | None]:
+    """The comparison in numbers; `None` where TRL's micro-batches needed more memory than there is."""
+    padded, single, pairs, trees = result["ways"].values()
+    trl = min(filter(None, (padded, single)), key=lambda way: way["seconds"])
+    others = [
+        loss for way in (padded, single, pairs) if way for loss in zip(way["losses"], trees["losses"], strict=True)
+    ]
+
+    def over_trees(way: dict[str, Any] | None, name: str) -> float | None:
+        return way[name] / trees[name] if way else None
+
+    return {
+        "speedup_vs_trl": over_trees(trl, "seconds"),
+        "speedup_vs_trl_micro_batches": over_trees(padded, "seconds"),
+        "speedup_vs_pairs": over_trees(pairs, "seconds"),
+        "token_ratio": over_trees(trl, "tokens"),
+        "token_ratio_micro_batches": over_trees(padded, "tokens"),
+        "token_ratio_vs_pairs": over_trees(pairs, "tokens"),
         "memory_vs_trl": trees["peak_memory"] / trl["peak_memory"],
-        "memory_vs_trl_micro_batches": trees["peak_memory"] / padded["peak_memory"],
+        "memory_vs_trl_micro_batches": trees["peak_memory"] / padded["peak_memory"] if padded else None,
         "max_loss_difference": max(abs(one - other) for one, other in others),
     }
 
@@ -175,6 +196,9 @@ def table(result: dict[str, Any]) -> Table:
     )
     trees = result["ways"]["step trees"]
     for name, way in result["ways"].items():
+        if way is None:
+            out.add_row(name, "", "", "", "more than there is", "")
+            continue
         out.add_row(
             name,
             f"{result['pairs'] / way['seconds']:.3f}",

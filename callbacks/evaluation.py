@@ -10,15 +10,15 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from callbacks.self_rewarding_loop import loop_data
-from psr.data.jsonl import read_json, read_jsonl
+from psr.data.jsonl import read_json
 from psr.data.problems import read_gold_problems
 from psr.data.self_rewarding import SelfRewardingDataModule
+from psr.data.sft import read_pairs
 from psr.evaluation.judging import evaluate_judge
 from psr.evaluation.solving import solve_by_search, solve_greedy
-from psr.evaluation.statistics import standard_error
+from psr.evaluation.statistics import graded, standard_error
 from psr.results import has_model, put_model
 from psr.run_folder import SECONDS, add_seconds, search_figures
-from psr.search.judges import build_judge
 from psr.search.statistics import mean
 
 
@@ -27,7 +27,7 @@ class EvaluateIterations(Callback):
 
     Args:
         problems: JSONL of held-out problems with `answer`.
-        judge_pairs: JSONL of held-out EFT pairs.
+        judge_pairs: JSONL of held-out EFT pairs, or several such files.
         max_tokens: greedy solutions are cut off at so many tokens.
         search_problems: self-judged search is measured on the first so many of the problems.
         limit: use only the first so many problems and pairs.
@@ -36,14 +36,14 @@ class EvaluateIterations(Callback):
     def __init__(
         self,
         problems: str,
-        judge_pairs: str,
+        judge_pairs: str | list[str],
         max_tokens: int = 1024,
         search_problems: int = 100,
         limit: int | None = None,
     ) -> None:
         self.problems = read_gold_problems(problems, limit)
-        fields = ["problem", "previous_steps", "chosen", "rejected"]
-        self.judge_rows = read_jsonl(judge_pairs, fields, ["explanations"])[:limit]
+        files = [judge_pairs] if isinstance(judge_pairs, str) else judge_pairs
+        self.judge_rows = [row for file in files for row in read_pairs(file, limit)]
         self.max_tokens, self.search_problems = max_tokens, search_problems
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -77,15 +77,16 @@ class EvaluateIterations(Callback):
         engine, encoder, name = data.engine, data.encoder, f"M{number}"
         solved = await solve_greedy(engine, encoder, self.problems, self.max_tokens, f"{name} solves")
         some = self.problems[: self.search_problems]
-        judge = build_judge(data.judge, engine, encoder, data.verifier)
+        judge = await data.build_judge()
         searched, _ = await solve_by_search(engine, encoder, some, judge, data.search, f"{name} searches held-out")
         judging = await evaluate_judge(engine, encoder, self.judge_rows, data.judge)
+        correct = graded([one.correct for one in solved])
         finished = [one for one in solved if one.finished]
         steps = sum(one.steps for one in finished)
         return {
-            "accuracy": mean(one.correct for one in solved),
-            "accuracy_stderr": standard_error([one.correct for one in solved]),
-            "search_accuracy": mean(searched),
+            "accuracy": mean(correct),
+            "accuracy_stderr": standard_error(correct) if correct else None,
+            "search_accuracy": mean(graded(searched)),
             **judging,
             "unfinished": mean(not one.finished for one in solved),
             "steps_per_solution": mean(one.steps for one in finished),

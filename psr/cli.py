@@ -3,9 +3,13 @@
     psr fit --config ...       one stage, plain LightningCLI
     psr run RECIPE_FOLDER      all stages of a recipe, resumable
     psr data / psr model       make what the stages read
-    psr serve                  an SGLang server for several runs
+    psr search                 solve problems by test-time search
+    psr evaluate               models on benchmarks: accuracy, intervals
+    psr analyse                the paper's tables and figures, of one's own run
+    psr report RUN [RUN ...]   figures, tables and searches of finished runs, as a page
     psr plan --config ...      memory, requests and tokens of a stage, before any GPU is asked for
     psr sweep FILE             trials of a W&B sweep file on this machine
+    psr serve                  a server for several runs, or an annotator
 
 Every command is a function with typed arguments; jsonargparse makes the command line, the help and the checks.
 """
@@ -17,6 +21,7 @@ from typing import Any
 from jsonargparse import CLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from psr.command_line import spelled
 from psr.errors import USER_ERRORS, UsageError
 from psr.stopping import PREEMPTED
 
@@ -50,7 +55,13 @@ def plan_cli(args: list[str]) -> None:
 
 def commands() -> dict[str, Any]:
     """The commands besides LightningCLI's, by name; a nested dictionary is a group."""
-    from psr.commands import data, model
+    from psr.commands import analyse, data, eft, model
+    from psr.commands.evaluate import evaluate
+    from psr.commands.export import export
+    from psr.commands.ift import ift, problems
+    from psr.commands.report import report
+    from psr.commands.responses import responses
+    from psr.commands.search import search
     from psr.commands.serve import serve
     from psr.commands.sweep import sweep
     from psr.run import run
@@ -58,27 +69,40 @@ def commands() -> dict[str, Any]:
     return {
         "run": run,
         "sweep": sweep,
-        "data": {"arithmetic": data.arithmetic, "eft": data.eft, "split": data.split},
+        "data": {
+            "problems": problems,
+            "ift": ift,
+            "eft": {"verifier": eft.verifier, "prm800k": eft.prm800k, "search": eft.search},
+            "responses": responses,
+            "export": export,
+            "arithmetic": data.arithmetic,
+            "rate": data.rate,
+            "split": data.split,
+        },
         "model": {"init": model.init, "fetch": model.fetch},
+        "search": search,
+        "evaluate": evaluate,
+        "analyse": {
+            "all": analyse.everything,
+            "compare": analyse.compare,
+            "judge": analyse.judge,
+            "steps": analyse.steps,
+            "scaling": analyse.scaling,
+            "scoring": analyse.scoring,
+            "distribution": analyse.distribution,
+        },
         "serve": serve,
+        "report": report,
     }
 
 
 def own_cli(args: list[str]) -> None:
     """Run one of the other commands."""
-    chosen = commands()
-    if args and isinstance(chosen.get(args[0]), dict):  # alone: two levels down, jsonargparse loses its own messages
-        CLI(chosen[args[0]], args=args[1:], prog=f"psr {args[0]}")
-    else:
-        CLI(chosen, args=args, prog="psr", description=DESCRIPTION)
-
-
-def underscored(argument: str) -> str:
-    """`--run-dir` may be written for `--run_dir`: option names take dashes, values stay as they are."""
-    if not argument.startswith("--"):
-        return argument
-    name, equals, value = argument[2:].partition("=")
-    return "--" + name.replace("-", "_") + equals + value
+    chosen, prog = commands(), "psr"
+    description: str | None = DESCRIPTION
+    while args and isinstance(chosen.get(args[0]), dict):  # alone: levels down, jsonargparse loses its own messages
+        chosen, prog, description, args = chosen[args[0]], f"{prog} {args[0]}", None, args[1:]
+    CLI(chosen, args=args, prog=prog, description=description)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -94,7 +118,7 @@ def main(args: list[str] | None = None) -> None:
 
             trial(args[1:])
         else:
-            own_cli([underscored(arg) for arg in args])
+            own_cli(spelled(args))
     except USER_ERRORS as error:
         sys.exit(f"psr: {error}")
     except SIGTERMException:

@@ -20,12 +20,16 @@ class StepBoundaryError(ValueError):
 class Encoder:
     """Encodes prompts for one tokenizer.
 
+    Args:
+        shots: judge prompts and replies that every judge prompt begins with, for a policy that has not learnt to judge.
+
     Raises:
         StepBoundaryError: the tokenizer has no token boundary between `step_separator` and `step_marker`.
     """
 
     tokenizer: PreTrainedTokenizerBase
     prompts: Prompts
+    shots: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         separator, marker = self.prompts.step_separator, self.prompts.step_marker
@@ -39,19 +43,24 @@ class Encoder:
         """The ids of a text that stands in the middle: no special tokens are added."""
         return self.tokenizer.encode(text, add_special_tokens=False)
 
-    def prompt(self, text: str) -> tuple[int, ...]:
-        """The ids of a prompt, with the special tokens (or the chat template) that begin one."""
+    def prompt(self, text: str, shots: Sequence[tuple[str, str]] = ()) -> tuple[int, ...]:
+        """The ids of a prompt, with the special tokens (or the chat template) that begin one, after `shots`."""
         if not self.prompts.chat:
-            return tuple(self.tokenizer.encode(text))
-        message = [{"role": "user", "content": text}]
-        rendered = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+            return tuple(self.tokenizer.encode("".join(f"{asked}{reply}\n\n" for asked, reply in shots) + text))
+        turns = [(("user", asked), ("assistant", reply)) for asked, reply in shots]
+        roles = [*(turn for both in turns for turn in both), ("user", text)]
+        messages = [{"role": role, "content": content} for role, content in roles]
+        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return tuple(self.plain(str(rendered)))
 
     def reason(self, problem: str) -> tuple[int, ...]:
         return self.prompt(self.prompts.reason_prompt(problem))
 
     def judge(self, problem: str, steps: str, a: str, b: str) -> tuple[int, ...]:
-        return self.prompt(self.prompts.judge_prompt(problem, steps, a, b))
+        return self.prompt(self.prompts.judge_prompt(problem, steps, a, b), self.shots)
+
+    def score(self, problem: str, steps: str, response: str) -> tuple[int, ...]:
+        return self.prompt(self.prompts.score_prompt(problem, steps, response))
 
     def completion(self, text: str, final: bool = True) -> tuple[int, ...]:
         """The ids of a completion; only the end of a solution or judgement carries EOS."""

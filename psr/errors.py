@@ -1,5 +1,6 @@
 """The errors that are the user's to mend: `psr` prints their message alone, without a traceback, and exits with 1."""
 
+from psr.data.annotator.settings import AnnotatorError
 from psr.data.jsonl import DataError
 from psr.encoding import StepBoundaryError
 from psr.engines.base import EngineError
@@ -17,12 +18,6 @@ class NoPairsError(RuntimeError):
 
 
 USER_ERRORS = (
-    DataError,
-    ModelFetchError,
-    StepBoundaryError,
-    EngineError,
-    PolicyError,
-    RankError,
-    UsageError,
-    NoPairsError,
+    *(AnnotatorError, DataError, EngineError, ModelFetchError, NoPairsError),
+    *(PolicyError, RankError, StepBoundaryError, UsageError),
 )

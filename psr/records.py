@@ -22,11 +22,21 @@ class Problem:
 
 @dataclass(frozen=True)
 class GoldProblem:
-    """A question with its reference answer, for evaluation only."""
+    """A question with its reference answer, for evaluation only.
+
+    Args:
+        answer: empty where there is none: the question is asked, and not counted.
+        unit: what the answer is measured in; a prediction may name it or not.
+        tolerance: a number may differ by so much.
+        several: the answer lists values, all of which are asked for, in any order.
+    """
 
     id: str
     problem: str
     answer: str
+    unit: str = ""
+    tolerance: float | None = None
+    several: bool = False
 
     def without_answer(self) -> Problem:
         return Problem(self.id, self.problem)

@@ -5,6 +5,7 @@ config are relative to the run directory.
 """
 
 import contextlib
+import json
 import shlex
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def run(
     seed: int = 0,
     judge: JudgeKind = "self",
     overlay: str | None = None,
-    set: dict[str, str] | None = None,
+    set: dict[str, Any] | None = None,
     launch: str = "",
 ) -> None:
     """Run all stages of a recipe that are not done yet, then print the table of M1, M2, ...
@@ -58,7 +59,8 @@ def run(
         seed: seed of data, weights, sampling and training.
         judge: "self"; "random" and "verifier" are debug judges, the floor and the ceiling.
         overlay: name of a YAML file in the recipe's folder, with settings on top of the stages' configs.
-        set: values for the recipe's variables and folders, as in --set.data=DIR.
+        set: values for the recipe's variables and folders, as in --set.data=DIR; settings of several fields as JSON or
+            YAML.
         launch: command that starts the processes of the recipe's parallel stages, and is given theirs, for instance
             "torchrun --nproc-per-node 8 --no-python" or "srun".
     """
@@ -112,7 +114,7 @@ def read_recipe(recipe: Path) -> dict[str, Any]:
     return spec
 
 
-def read_variables(spec: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
+def read_variables(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, str]:
     """The recipe's `variables` (plain text) and `folders` (existing ones, made absolute), with the values `given`.
 
     A relative folder is meant from where `psr run` was called, since the stages work in the run directory.
@@ -122,7 +124,7 @@ def read_variables(spec: dict[str, Any], given: dict[str, str]) -> dict[str, str
     unknown = sorted(given.keys() - values.keys())
     if unknown:
         raise UsageError(f"--set.{unknown[0]}: the recipe has no such variable, only {', '.join(values) or 'none'}")
-    values |= given
+    values |= {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
     for name in folders:
         path = Path(values[name]).expanduser().resolve()
         if not path.is_dir():

@@ -31,6 +31,10 @@ class RunFolder:
         part = f"-{rank}-of-{ranks}" if ranks > 1 else ""
         return self.iteration(number) / f"reference{part}.safetensors"
 
+    def analysis(self, name: str) -> Path:
+        """What an analysis of the run's models found, as in `analysis/judge.json`."""
+        return self.root / "analysis" / f"{name}.json"
+
     @property
     def results(self) -> Path:
         return self.root / "results.json"

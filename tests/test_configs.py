@@ -1,12 +1,14 @@
 """Every YAML file of configs/ is parsed by the real parser, and everything that it configures is made.
 
-A recipe's files are found through its recipe.yaml; files that nothing names are overlays, or fail the test. The files
-that configs name (models, data) are tiny stand-ins.
+A recipe's files are found through its recipe.yaml; files that nothing names are sweeps, overlays, or fail the test. The
+files that configs name (models, data) are tiny stand-ins.
 """
 
 import re
 import shutil
 from collections.abc import Iterator
+from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import yaml
 from jsonargparse import CLI, ArgumentParser, capture_parser
 from lightning import LightningDataModule, LightningModule, Trainer
 
-from psr.cli import LIGHTNING_COMMANDS, commands, underscored
+from psr.cli import LIGHTNING_COMMANDS, commands
+from psr.command_line import spelled
 from psr.data.jsonl import write_jsonl
 from psr.lightning_cli import PSRLightningCLI
 from psr.run import Stage, read_overlay, read_recipe, read_variables, stage_arguments
@@ -23,6 +26,8 @@ from tests.recipes.tiny_run import ROOT, TINY
 
 CONFIGS = ROOT / "configs"
 RECIPES = [*sorted(path.parent for path in CONFIGS.glob("*/recipe.yaml")), TINY]
+IN_RECIPES = [path for folder in RECIPES for path in sorted(folder.glob("*.yaml"))]
+SWEEPS = [path for path in IN_RECIPES if "parameters" in yaml.safe_load(path.read_text())]
 ROW = {  # of every kind of file at once
     "problem": "07+30-10",
     "answer": "27",
@@ -45,13 +50,13 @@ def stages_of(recipe: Path) -> list[Stage]:
 
 
 def named_by_stages(recipe: Path) -> set[str]:
-    """The files of the recipe's folder that the commands of its stages name."""
-    return {name for stage in stages_of(recipe) for name in re.findall(r"\{recipe\}/([\w.-]+)", stage.command)}
+    """The files that the commands of its stages name, in the recipe's folder or from there."""
+    return {name for stage in stages_of(recipe) for name in re.findall(r"\{recipe\}/([\w./-]+)", stage.command)}
 
 
 def overlays_of(recipe: Path) -> list[str]:
     rest = {path.name for path in recipe.glob("*.yaml")} - named_by_stages(recipe) - {"recipe.yaml"}
-    return sorted(name.removesuffix(".yaml") for name in rest)
+    return sorted(name.removesuffix(".yaml") for name in rest if recipe / name not in SWEEPS)
 
 
 def cases() -> Iterator[Any]:
@@ -96,7 +101,9 @@ def stand_in(name: str, policy: Path) -> None:
         shutil.copytree(policy, path)
 
 
-def arguments_of(recipe: Path, stage: Stage, overlay: str | None, run_dir: Path, policy: Path) -> list[str]:
+def arguments_of(
+    recipe: Path, stage: Stage, overlay: str | None, run_dir: Path, policy: Path, given: dict[str, Any] | None = None
+) -> list[str]:
     """The stage's command line as `psr run` makes it, with a stand-in for every file that it or its configs name."""
     spec = read_recipe(recipe)
     folders = {name: str(run_dir / name) for name in spec.get("folders", {})}
@@ -104,7 +111,12 @@ def arguments_of(recipe: Path, stage: Stage, overlay: str | None, run_dir: Path,
         if name == "model":
             shutil.copytree(policy, folder, dirs_exist_ok=True)
         Path(folder).mkdir(exist_ok=True)
-    values = {**read_variables(spec, folders), "recipe": str(recipe), "seed": "3", "judge": "random"}
+    values = {
+        **read_variables(spec, {**folders, **(given or {})}),
+        "recipe": str(recipe),
+        "seed": "3",
+        "judge": "random",
+    }
     on_top = read_overlay(recipe, overlay, [one.name for one in stages_of(recipe)]).get(stage.name)
     arguments = stage_arguments(stage, values, on_top, run_dir)
     for argument in arguments:
@@ -119,11 +131,8 @@ def test_every_yaml_file_belongs_to_a_recipe():
     """A config elsewhere would be one that no test reads: give it a recipe folder, or a test here."""
     assert RECIPES[:-1]
     found = set(CONFIGS.rglob("*.yaml")) | set(CONFIGS.rglob("*.yml"))
-    covered = {path for recipe in RECIPES for path in recipe.glob("*.yaml")}
-    covered |= {
-        *CONFIGS.glob("sweeps/*.yaml"),
-        *CONFIGS.glob("cluster/*.yaml"),
-    }  # tests/test_sweep.py, tests/test_cluster.py
+    elsewhere = {*CONFIGS.glob("sweeps/*.yaml"), *CONFIGS.glob("cluster/*.yaml")}  # test_sweep.py, test_cluster.py
+    covered = {*IN_RECIPES} | elsewhere
     assert not [str(path.relative_to(CONFIGS)) for path in sorted(found - covered)]
 
 
@@ -138,6 +147,23 @@ def test_every_file_of_a_recipe_is_a_stages_or_an_overlay(recipe: Path):
         assert on_top, f"{overlay}.yaml is named by no stage and changes none"
 
 
+@pytest.mark.parametrize("sweep", SWEEPS, ids=lambda sweep: f"{sweep.parent.name}-{sweep.stem}")
+def test_every_trial_of_a_sweep_is_parsed_and_made(sweep: Path, run_dir: Path, llama: Path):
+    """Sweeps over a recipe's variables: every combination of values goes through its self-rewarding stage."""
+    spec = yaml.safe_load(sweep.read_text())
+    assert spec["method"] in ("grid", "random", "bayes") and set(spec["metric"]) == {"name", "goal"}
+    assert spec["command"][-1] == "${args}"
+    recipe = sweep.parent
+    [stage] = [stage for stage in stages_of(recipe) if stage.name == "self_rewarding"]
+    seen = set()
+    for values in product(*(one["values"] for one in spec["parameters"].values())):
+        options = [f"--{name}={value}" for name, value in zip(spec["parameters"], values, strict=True)]
+        given = command_parser().parse_args(["run", str(recipe), *options]).run.set
+        module = ParsedCLI(args=arguments_of(recipe, stage, None, run_dir, llama, given)).datamodule
+        seen.add((repr(module.search), repr(module.judge)))
+    assert len(seen) == prod(len(one["values"]) for one in spec["parameters"].values())
+
+
 @pytest.mark.parametrize(("recipe", "stage", "overlay"), cases())
 def test_a_stage_is_parsed_and_everything_in_it_is_made(
     recipe: Path, stage: Stage, overlay: str | None, run_dir: Path, llama: Path
@@ -145,7 +171,7 @@ def test_a_stage_is_parsed_and_everything_in_it_is_made(
     command, *options = arguments = arguments_of(recipe, stage, overlay, run_dir, llama)
     if command not in LIGHTNING_COMMANDS:
         parser = command_parser()
-        parser.instantiate_classes(parser.parse_args([underscored(argument) for argument in arguments]))
+        parser.instantiate_classes(parser.parse_args(spelled(arguments)))
         return
     cli = ParsedCLI(args=arguments)
     assert isinstance(cli.model, LightningModule)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from jsonargparse import CLI, capture_parser
 
-from psr.cli import LIGHTNING_COMMANDS, commands, underscored
+from psr.cli import LIGHTNING_COMMANDS, commands
+from psr.command_line import spelled
 from psr.commands.plan import PlanCLI
 from psr.lightning_cli import PSRLightningCLI
 from tests.recipes.tiny_run import ROOT
@@ -101,7 +102,7 @@ def test_psr_accepts_the_command(words: list[str], monkeypatch: pytest.MonkeyPat
     elif words[0] == "plan":
         PlanCLI(args=["fit", *words[1:]])
     else:
-        capture_parser(lambda: CLI(commands(), args=[])).parse_args([underscored(word) for word in words])
+        capture_parser(lambda: CLI(commands(), args=[])).parse_args(spelled(words))
 
 
 @pytest.mark.parametrize("words", of("python"), ids=ids)

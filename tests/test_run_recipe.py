@@ -209,6 +209,11 @@ def test_wandb_keeps_a_table_of_search_steps_offline(folder: Path):
     assert written <= {t.problem.problem for number in PROBLEMS for t in traces(folder, number)}
 
 
+def test_wandb_keeps_the_figures_of_the_report_offline(folder: Path):
+    drawn = {path.name.partition("_")[0] for path in (offline_run(folder) / "files").glob("media/plotly/report/*.json")}
+    assert {"accuracy", "judge-accuracy", "pairs", "roll-backs", "margin", "rewards", "minutes"} <= drawn
+
+
 def test_wandb_keeps_the_whole_config_and_the_metrics_offline(folder: Path):
     [path] = offline_run(folder).glob("*.wandb")
     written = path.read_bytes()  # protocol buffers one after the other, not compressed

@@ -1,6 +1,5 @@
 """Sweep files: W&B's own schema accepts them, psr reads them the same way, and a sweep that was killed goes on."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -12,11 +11,11 @@ from shutil import copytree
 from statistics import median
 from typing import Any
 
-import jsonschema
 import optuna
 import pytest
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from sweeps import schema_violations_from_proposed_config
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from psr.commands.trial import trial_folder
@@ -31,12 +30,9 @@ FILES = [*sorted((ROOT / "configs" / "sweeps").glob("*.yaml")), ROOT / "configs"
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_wandbs_own_schema_accepts_the_file(file: Path):
-    package = importlib.util.find_spec("sweeps")
-    assert package is not None and package.origin is not None, "`make` installs W&B's schema"
-    schema = json.loads((Path(package.origin).parent / "config" / "schema.json").read_text())
-    jsonschema.validate(yaml.safe_load(file.read_text()), schema)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**yaml.safe_load(file.read_text()), "method": "guess"}, schema)
+    document = yaml.safe_load(file.read_text())
+    assert schema_violations_from_proposed_config(document) == []
+    assert schema_violations_from_proposed_config({**document, "method": "guess"})
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

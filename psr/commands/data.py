@@ -1,22 +1,12 @@
 """`psr data`: makes the JSONL files that the stages read."""
 
-import asyncio
 import random
 from pathlib import Path
 from typing import Any
 
 from psr.data import arithmetic as family
-from psr.data.eft import verified_pairs
 from psr.data.jsonl import read_jsonl, write_jsonl
-from psr.data.problems import read_problems
-from psr.encoding import Encoder
-from psr.engines.base import Engine
-from psr.errors import NoPairsError, UsageError
-from psr.modules.policy import check_folder, load_tokenizer
-from psr.prompts import Prompts
-from psr.search.judges import JudgeSettings, VerifierJudge
-from psr.search.run import for_each
-from psr.search.step_search import SearchSettings, step_search
+from psr.errors import UsageError
 
 
 def arithmetic(
@@ -63,6 +53,25 @@ def arithmetic(
     for name, size in sizes.items():
         write_jsonl(out / f"{name}.jsonl", [row(f"{name}/{i}", next(stream), name) for i in range(size)])
     print(f"{out}: " + ", ".join(f"{size} {name}" for name, size in sizes.items()))
+
+
+def rate(solutions: Path, out: Path) -> None:
+    """Rate the steps of arithmetic solutions with the exact verifier: trajectories for a process reward model.
+
+    Args:
+        solutions: JSONL of arithmetic chains with `id`, `problem`, `solution` (one step a line), right or wrong.
+        out: JSONL to write, in the format that PRMDataModule reads.
+    """
+    rows = []
+    for row in read_jsonl(solutions, ["id", "problem", "solution"]):
+        steps = row["solution"].split("\n")
+        ratings = [1 if family.is_right(row["problem"], steps[:i], step) else -1 for i, step in enumerate(steps)]
+        rated = zip(steps, ratings, strict=True)
+        chain = [{"completions": [{"text": step, "rating": rating, "chosen": True}]} for step, rating in rated]
+        rows.append({"id": row["id"], "problem": row["problem"], "steps": chain})
+    write_jsonl(out, rows)
+    steps_in_all = [step["completions"][0]["rating"] for row in rows for step in row["steps"]]
+    print(f"{out}: {len(rows)} solutions, {steps_in_all.count(1)} right steps and {steps_in_all.count(-1)} wrong ones")
 
 
 def split(
@@ -115,56 +124,3 @@ def split(
     write_jsonl(out / "eft.jsonl", rng.sample(training, eft))
     write_jsonl(out / "test.jsonl", read_jsonl(test, ["id", "problem", "answer"]))
     print(f"{out}: {ift} solutions, {loop} problems without answers, {eft} + {eft_heldout} step pairs")
-
-
-def eft(
-    model: Path,
-    problems: Path,
-    out: Path,
-    engine: Engine,
-    search: SearchSettings,
-    prompts: Prompts,
-    pairs_per_step: int = 2,
-    limit: int | None = None,
-    seed: int = 0,
-) -> None:
-    """Make judge data of arithmetic: the policy's own right and wrong steps, told apart by the exact verifier.
-
-    Args:
-        model: Hugging Face folder of the policy that samples.
-        problems: JSONL of training problems.
-        out: JSONL to write; one row per pair.
-        engine: what samples.
-        search: how candidates are sampled.
-        prompts: templates and step format.
-        pairs_per_step: at most so many pairs at one prefix.
-        limit: keep at most so many pairs.
-        seed: seed of the sampling and of the choice of pairs.
-    """
-    encoder, rng = Encoder(load_tokenizer(check_folder(model)), prompts), random.Random(seed)
-    judge = VerifierJudge(family.is_right, JudgeSettings(orders="one"))
-
-    async def search_all() -> list[Any]:
-        try:
-            await engine.load_weights(model, model.name)
-            return await for_each(
-                read_problems(problems),
-                lambda problem: step_search(problem, engine, judge, encoder, search),
-                f"{model.name} samples",
-            )
-        finally:
-            await engine.close()
-
-    trajectories = asyncio.run(search_all())
-    rows = [
-        row
-        for trajectory in trajectories
-        for row in verified_pairs(trajectory, family.is_right, family.explain, rng, pairs_per_step)
-    ]
-    if not rows:
-        raise NoPairsError(
-            f"{model} left no pair of a right and a wrong step on {len(trajectories)} problems of {problems}: "
-            "train it longer, or raise search.temperature"
-        )
-    write_jsonl(out, rng.sample(rows, min(limit or len(rows), len(rows))))
-    print(f"{out}: {len(rows)} pairs of a right and a wrong step, from {len(trajectories)} problems")

@@ -4,8 +4,8 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from psr.data.problems import read_gold_problems
 from psr.encoding import Encoder
+from psr.evaluation.benchmarks import read_benchmark
 from psr.modules.policy import load_tokenizer
 from psr.prompts import Prompts
 from psr.records import GoldProblem
@@ -16,7 +16,7 @@ class BenchmarkDataModule(LightningDataModule):
 
     Args:
         model: Hugging Face folder whose tokenizer is used; linked to the model's.
-        problems: JSONL with `id`, `problem`, `answer`.
+        problems: a file or the name of a benchmark, as for `psr evaluate`.
         batch_size: problems handed to the engine together.
         limit: use only the first so many problems.
         prompts: templates and step format.
@@ -32,7 +32,7 @@ class BenchmarkDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.encoder = Encoder(load_tokenizer(model), prompts or Prompts())
-        self.problems = read_gold_problems(problems, limit)
+        self.problems = read_benchmark(problems, limit)
         self.batch_size = batch_size
 
     def _loader(self) -> DataLoader[list[GoldProblem]]:

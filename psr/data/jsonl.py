@@ -1,5 +1,6 @@
 """JSON lines: reading with errors that name file and line, writing that never leaves half a file. Knows no schema."""
 
+import gzip
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +28,7 @@ def read_jsonl(path: str | Path, required: Iterable[str] = (), optional: Iterabl
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as lines:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -57,6 +58,26 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     os.replace(partial, path)
+
+
+def read_appended(path: str | Path) -> list[dict[str, Any]]:
+    """The rows that `append_row` has written, none where there is no file. Half a last line, of a kill, is cut off."""
+    path = Path(path)
+    if not path.is_file():
+        return []
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if len(whole) < len(text):
+        os.truncate(path, len(whole))
+    return [row for _, row in _objects(path)]
+
+
+def append_row(path: str | Path, row: Mapping[str, Any]) -> None:
+    """Append one line; when this returns it survives the end of this process."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def write_json(path: str | Path, value: Any) -> None:

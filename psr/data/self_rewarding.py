@@ -28,7 +28,8 @@ from psr.prompts import Prompts
 from psr.ranks import Ranks, Searchers
 from psr.records import Problem, StepPair, Trajectory, step_pairs
 from psr.run_folder import RunFolder, add_search
-from psr.search.judges import JudgeSettings, Verifier, build_judge
+from psr.search.judges import Judge, JudgeSettings, Verifier, build_judge
+from psr.search.prm import PRM, PRMJudge
 from psr.search.run import for_each
 from psr.search.statistics import search_summary
 from psr.search.step_search import SearchSettings, step_search
@@ -48,6 +49,7 @@ class SelfRewardingDataModule(LightningDataModule):
         search: how a problem is searched.
         judge: who judges.
         verifier: exact verifier of a step, for the judge of kind "verifier" only.
+        prm: process reward model, for the judge of kind "prm" only.
         min_margin: a pair is kept if the scores of best and worst differ by at least so much.
         batch_size: step pairs per optimizer step; those of one problem share a step tree.
         row_tokens: token budget of a row of step trees: more needs more memory and less time. The gradient of an
@@ -69,6 +71,7 @@ class SelfRewardingDataModule(LightningDataModule):
         search: SearchSettings | None = None,
         judge: JudgeSettings | None = None,
         verifier: Verifier | None = None,
+        prm: PRM | None = None,
         min_margin: int = 1,
         batch_size: int = 32,
         row_tokens: int = 4096,
@@ -83,6 +86,7 @@ class SelfRewardingDataModule(LightningDataModule):
         self.search, self.judge, self.verifier = search or SearchSettings(), judge or JudgeSettings(), verifier
         self.min_margin, self.concurrency, self.seed = min_margin, concurrency, seed
         self.batch_size, self.row_tokens = batch_size, row_tokens
+        self.prm = prm
         self.prompts = prompts or Prompts()
         self.searchers, self.ranks = searchers, Ranks()
 
@@ -110,6 +114,8 @@ class SelfRewardingDataModule(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         asyncio.run(self.engine.close())
+        if self.prm is not None:
+            asyncio.run(self.prm.engine.close())
 
     async def serve(self, number: int) -> None:
         """Have the engine serve M`number`, if it does not already and this rank searches."""
@@ -161,6 +167,14 @@ class SelfRewardingDataModule(LightningDataModule):
             await self._search_together(missing, number, version)
         return TraceJournal(path, version).trajectories
 
+    async def build_judge(self) -> Judge:
+        """The judge of the settings, ready to be asked."""
+        if self.judge.kind != "prm" or self.prm is None:
+            return build_judge(self.judge, self.engine, self.encoder, self.verifier)
+        await self.prm.load()
+        judge = PRMJudge(self.prm, self.judge, self.prm.margin)
+        return build_judge(self.judge, self.engine, self.encoder, self.verifier, judge)
+
     async def _search_together(self, missing: list[Problem], number: int, version: str) -> None:
         """Search this rank's share of `missing`, and wait for the others; all of it is in the journal then.
 
@@ -192,7 +206,7 @@ class SelfRewardingDataModule(LightningDataModule):
         self, problems: list[Problem], journal: TraceJournal, used: Callable[[], tuple[dict[str, Usage], float]]
     ) -> None:
         """Search `problems` and note every one in the journal as it is done."""
-        judge = build_judge(self.judge, self.engine, self.encoder, self.verifier)
+        judge = await self.build_judge()
 
         def keep(trajectory: Trajectory) -> None:
             journal.append(trajectory)

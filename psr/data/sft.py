@@ -3,18 +3,22 @@
 Knows the JSONL schemas, the prompts and the tokenizer. Does not know the model's weights or the loss.
 
 IFT rows: `problem`, `solution` (one step a line). EFT rows: `problem`, `previous_steps`, `chosen`, `rejected` and,
-where the judge explains, `explanations`: {"chosen_first": ..., "rejected_first": ...}.
+where the judge explains, `explanations`: {"chosen_first": ..., "rejected_first": ...}; chosen and rejected are next
+steps, or whole responses (one step a line) where `granularity` is "response". Scored rows: `problem`, `previous_steps`,
+`response`, `score`, and optionally `explanation` and `granularity`.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from psr.data.jsonl import read_jsonl
 from psr.data.rows import check_accumulation, data_rank, row_loader
+from psr.data.segmenting import with_box
+from psr.data.tables import read_table
 from psr.encoding import Encoder
 from psr.errors import UsageError
 from psr.modules.policy import load_tokenizer
@@ -22,36 +26,79 @@ from psr.packing import Plan, Row, Unit, plan_rows
 from psr.prompts import Prompts
 from psr.step_tree import Sample
 
+PAIR = ["problem", "previous_steps", "chosen", "rejected"]
+SCORED = ["problem", "previous_steps", "response", "score"]
+
 
 def ift_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
     """One sample per worked solution: the reasoning prompt, and the steps in the step format."""
     samples = []
-    for row in read_jsonl(path, ["problem", "solution"], ["answer"])[:limit]:
-        steps = [line for line in row["solution"].strip().split("\n") if line.strip()] or [""]
-        if row.get("answer") is not None and "\\boxed{" not in steps[-1]:
-            steps[-1] = f"{steps[-1]} \\boxed{{{row['answer']}}}"
-        text = encoder.prompts.format_steps(steps)
+    for row in read_table(path, ["problem", "solution"], ["answer"])[:limit]:
+        lines = [line for line in row["solution"].strip().split("\n") if line.strip()]
+        text = encoder.prompts.format_steps(with_box(lines, row.get("answer")))
         samples.append(Sample(encoder.reason(row["problem"]), encoder.completion(text)))
     return samples
+
+
+def read_pairs(path: str | Path, limit: int | None = None) -> list[dict[str, Any]]:
+    """EFT rows of a file. Raises DataError where a field is missing."""
+    return read_table(path, PAIR, ["explanations", "granularity"])[:limit]
 
 
 def eft_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
     """Two samples per pair, one for each order in which a judge may be shown it; the verdict comes last."""
     samples = []
-    for row in read_jsonl(path, ["problem", "previous_steps", "chosen", "rejected"], ["explanations"])[:limit]:
+    for row in read_pairs(path, limit):
         for prompt, label, explanation in judge_prompts(row, encoder):
             samples.append(Sample(prompt, encoder.completion(explanation + encoder.prompts.verdict_text(label))))
     return samples
 
 
-def judge_prompts(row: dict[str, Any], encoder: Encoder) -> Iterator[tuple[tuple[int, ...], str, str]]:
+def judge_prompts(row: Mapping[str, Any], encoder: Encoder) -> Iterator[tuple[tuple[int, ...], str, str]]:
     """(prompt, right label, explanation or "") of an EFT row in both orders."""
-    prompts, previous = encoder.prompts, row["previous_steps"]
-    steps = "".join(prompts.format_step(i + 1, step, last=False) for i, step in enumerate(previous))
-    chosen, rejected = (prompts.format_step(len(previous) + 1, row[side], last=True) for side in ("chosen", "rejected"))
+    for problem, steps, a, b, label, explanation in judge_questions(row, encoder.prompts):
+        yield encoder.judge(problem, steps, a, b), label, explanation
+
+
+def judge_texts(row: Mapping[str, Any], prompts: Prompts) -> Iterator[tuple[str, str, str]]:
+    """As `judge_prompts`, the prompts as texts."""
+    for problem, steps, a, b, label, explanation in judge_questions(row, prompts):
+        yield prompts.judge_prompt(problem, steps, a, b), label, explanation
+
+
+def judge_questions(row: Mapping[str, Any], prompts: Prompts) -> Iterator[tuple[str, str, str, str, str, str]]:
+    """(problem, steps so far, A, B, right label, explanation or "") of an EFT row in both orders."""
+    steps = previous_steps(row, prompts)
+    chosen, rejected = (written(row, side, prompts) for side in ("chosen", "rejected"))
     explanations = row.get("explanations") or {}
-    yield (encoder.judge(row["problem"], steps, chosen, rejected), "A", explanations.get("chosen_first", ""))
-    yield (encoder.judge(row["problem"], steps, rejected, chosen), "B", explanations.get("rejected_first", ""))
+    yield row["problem"], steps, chosen, rejected, "A", explanations.get("chosen_first", "")
+    yield row["problem"], steps, rejected, chosen, "B", explanations.get("rejected_first", "")
+
+
+def score_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
+    """One sample per scored step or response; the score comes last."""
+    samples = []
+    for row in read_table(path, SCORED, ["explanation", "granularity"])[:limit]:
+        prompt = score_prompt(row, "response", encoder)
+        told = row.get("explanation", "") + encoder.prompts.score_text(row["score"])
+        samples.append(Sample(prompt, encoder.completion(told)))
+    return samples
+
+
+def score_prompt(row: Mapping[str, Any], side: str, encoder: Encoder) -> tuple[int, ...]:
+    """The prompt that asks for the score of what the row holds as `side`: "response", "chosen" or "rejected"."""
+    return encoder.score(row["problem"], previous_steps(row, encoder.prompts), written(row, side, encoder.prompts))
+
+
+def previous_steps(row: Mapping[str, Any], prompts: Prompts) -> str:
+    return "".join(prompts.format_step(i + 1, step, last=False) for i, step in enumerate(row["previous_steps"]))
+
+
+def written(row: Mapping[str, Any], side: str, prompts: Prompts) -> str:
+    """The row's step, or whole response, in the step format."""
+    if row.get("granularity", "step") == "response":
+        return prompts.format_steps(row[side].strip().split("\n"))
+    return prompts.format_step(len(row["previous_steps"]) + 1, row[side], last=True)
 
 
 class SFTDataModule(LightningDataModule):
@@ -62,7 +109,8 @@ class SFTDataModule(LightningDataModule):
     Args:
         model: Hugging Face folder whose tokenizer is used; linked to the model's.
         ift: JSONL of worked solutions.
-        eft: JSONL of judged step pairs; without it only reasoning is taught.
+        eft: JSONL of judged pairs of steps or responses, or several such files; without it only reasoning is taught.
+        scores: JSONL of scored steps or responses, for a judge that scores (SRLM).
         val_ift: JSONL of held-out solutions for the validation loss.
         batch_size: samples per optimizer step.
         row_tokens: token budget of a row of samples: more needs more memory and less time. The gradient of an optimizer
@@ -78,7 +126,8 @@ class SFTDataModule(LightningDataModule):
         self,
         model: str,
         ift: str,
-        eft: str | None = None,
+        eft: str | list[str] | None = None,
+        scores: str | None = None,
         val_ift: str | None = None,
         batch_size: int = 32,
         row_tokens: int = 4096,
@@ -89,7 +138,8 @@ class SFTDataModule(LightningDataModule):
         prompts: Prompts | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.ift, self.eft, self.val_ift = model, ift, eft, val_ift
+        self.model, self.ift, self.scores, self.val_ift = model, ift, scores, val_ift
+        self.eft = [eft] if isinstance(eft, str) else eft or []
         self.batch_size, self.row_tokens, self.max_tokens, self.seed = batch_size, row_tokens, max_tokens, seed
         self.limit, self.ift_limit = limit, ift_limit
         self.prompts = prompts or Prompts()
@@ -100,8 +150,10 @@ class SFTDataModule(LightningDataModule):
         check_accumulation(self.trainer)
         encoder = Encoder(load_tokenizer(self.model), self.prompts)
         self.train_samples = self._fitting(ift_samples(self.ift, encoder, self.ift_limit or self.limit))
-        if self.eft:
-            self.train_samples += self._fitting(eft_samples(self.eft, encoder, self.limit))
+        for eft in self.eft:
+            self.train_samples += self._fitting(eft_samples(eft, encoder, self.limit))
+        if self.scores:
+            self.train_samples += self._fitting(score_samples(self.scores, encoder, self.limit))
         self.val_samples = self._fitting(ift_samples(self.val_ift, encoder, self.limit)) if self.val_ift else []
 
     def _fitting(self, samples: list[Sample]) -> list[Sample]:

@@ -49,6 +49,7 @@ def usage_figures(usage: Mapping[str, Usage], seconds: float) -> dict[str, float
         "requests_in_flight": total.seconds / seconds if seconds else None,
         "generated_tokens_per_second": total.generated_tokens / seconds if seconds else None,
         "prompt_tokens": total.prompt_tokens,
+        "prompt_tokens_computed": total.prompt_tokens - total.cached_tokens,
         "generated_tokens": total.generated_tokens,
         "cache_hit_rate": cache_hit_rate(total),
         **{f"cache_hit_rate_{kind}": cache_hit_rate(one) for kind, one in sorted(usage.items())},

@@ -19,6 +19,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 
 logger = logging.getLogger(__name__)
@@ -55,24 +56,48 @@ def grade_many(pairs: Sequence[tuple[str, str]], *, timeout: float = 2.0, worker
         ValueError: `timeout` is not positive and finite, or `workers` is below 1.
         RuntimeError: a worker process cannot start, for instance because math-verify is not installed.
     """
+    answers = [extract_boxed(prediction) for prediction, _ in pairs]
+    golds = [extract_boxed(gold) for _, gold in pairs]
+    truths = [gold if boxed is None else boxed for (_, gold), boxed in zip(pairs, golds, strict=True)]
+    cases = [
+        None if answer is None else Case((answer.strip(),), (truth.strip(),))
+        for answer, truth in zip(answers, truths, strict=True)
+    ]
+    return grade_cases(cases, timeout=timeout, workers=workers)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Values that were given against the values asked for: right if they are the same in some order.
+
+    Args:
+        answers: as they stand in the box, without it.
+        golds: each to be met by one of the answers.
+        tolerance: numbers may differ by so much.
+    """
+
+    answers: tuple[str, ...]
+    golds: tuple[str, ...]
+    tolerance: float | None = None
+
+
+def grade_cases(cases: Sequence[Case | None], *, timeout: float = 2.0, workers: int = 2) -> list[bool]:
+    """As `grade_many`, for answers that are out of their boxes already; None is an answer that is missing."""
     if not 0 < timeout < float("inf"):
         raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    results = [False] * len(pairs)
-    hard: dict[tuple[str, str], list[int]] = {}  # samples of one problem repeat answers: each is verified once
-    for index, (prediction, gold) in enumerate(pairs):
-        answer = extract_boxed(prediction)
-        boxed_gold = extract_boxed(gold)
-        truth = gold if boxed_gold is None else boxed_gold
-        verdict = False if answer is None else _compare(answer.strip(), truth.strip())
-        if answer is not None and verdict is None:
-            hard.setdefault((answer, truth), []).append(index)
+    results = [False] * len(cases)
+    hard: dict[Case, list[int]] = {}  # samples of one problem repeat answers: each is verified once
+    for index, case in enumerate(cases):
+        verdict = False if case is None else _settled(case)
+        if case is not None and verdict is None:
+            hard.setdefault(case, []).append(index)
         else:
             results[index] = bool(verdict)
     if hard:
         with ThreadPoolExecutor(min(workers, len(hard)), thread_name_prefix="grading") as threads:
-            verdicts = threads.map(lambda pair: _verify(*pair, timeout=timeout, workers=workers), hard)
+            verdicts = threads.map(lambda case: _verify(case, timeout=timeout, workers=workers), hard)
             for indices, verdict in zip(hard.values(), verdicts, strict=True):
                 for index in indices:
                     results[index] = verdict
@@ -94,8 +119,37 @@ def extract_boxed(text: str) -> str | None:
     return None
 
 
-def _compare(answer: str, gold: str) -> bool | None:
-    """The verdict where it needs no algebra; None where math-verify has to decide."""
+def _settled(case: Case) -> bool | None:
+    """The verdict on a case where it needs no algebra; None where math-verify has to decide."""
+    if len(case.answers) != len(case.golds):
+        return False
+    table = [[_compare(answer, gold, case.tolerance) for answer in case.answers] for gold in case.golds]
+    if any(all(verdict is False for verdict in row) for row in table):
+        return False
+    return _matched([[verdict is True for verdict in row] for row in table]) or None
+
+
+def _matched(equal: Sequence[Sequence[bool]]) -> bool:
+    """Whether every row can have a column of its own where it is True (bipartite matching by augmenting paths).
+
+    The first that fits would not do: within a tolerance, what equals the same value need not be equal.
+    """
+    owners: dict[int, int] = {}
+
+    def place(row: int, tried: set[int]) -> bool:
+        for column, fits in enumerate(equal[row]):
+            if fits and column not in tried:
+                tried.add(column)
+                if column not in owners or place(owners[column], tried):
+                    owners[column] = row
+                    return True
+        return False
+
+    return all(place(row, set()) for row in range(len(equal)))
+
+
+def _compare(answer: str, gold: str, tolerance: float | None = None) -> bool | None:
+    """The verdict on one value where it needs no algebra; None where math-verify has to decide."""
     if not answer or not gold or len(answer) > MAX_LENGTH:
         return False
     answer, gold = _normalize(answer), _normalize(gold)
@@ -103,11 +157,11 @@ def _compare(answer: str, gold: str) -> bool | None:
         return True
     left, right = _number(answer), _number(gold)
     if left is not None and right is not None:
-        if left == right:
+        if left == right or (tolerance is not None and abs(left - right) <= Fraction(str(tolerance))):
             return True
         # Different integers cannot be rescued by rounding (which makes 0.333333 equal 1/3), and without a comma they
         # cannot be lists: the common wrong answer of a word problem never reaches a worker.
-        if left.denominator == right.denominator == 1 and "," not in answer + gold:
+        if tolerance is not None or (left.denominator == right.denominator == 1 and "," not in answer + gold):
             return False
     return False if _is_excessive(answer) else None
 
@@ -165,8 +219,8 @@ _idle: list[_Worker] = []
 _alive: set[_Worker] = set()
 
 
-def _verify(answer: str, gold: str, *, timeout: float, workers: int) -> bool:
-    request = json.dumps({"answer": answer, "gold": gold, "timeout": timeout}) + "\n"
+def _verify(case: Case, *, timeout: float, workers: int) -> bool:
+    request = json.dumps({**asdict(case), "timeout": timeout}) + "\n"
     while True:
         worker = _lease(workers)
         try:
@@ -181,7 +235,7 @@ def _verify(answer: str, gold: str, *, timeout: float, workers: int) -> bool:
             return reply == "true\n"
         _discard(worker)
         cause = f"took longer than {timeout} s" if worker.returncode == -signal.SIGALRM else "crashed the worker"
-        logger.info("graded as wrong, comparing with %r %s: %r", gold, cause, answer)
+        logger.info("graded as wrong, comparing with %r %s: %r", case.golds, cause, case.answers)
         return False
 
 
@@ -254,18 +308,24 @@ def _serve() -> None:
     # LaTeX only: the plain-text extraction of math-verify takes the last number of any sentence for the answer.
     targets = [LatexExtractionConfig(boxed_match_priority=0)]
 
-    def equal(answer: str, gold: str) -> bool:
+    def equal(answer: str, gold: str, tolerance: float | None) -> bool:
         parsed = [parse(rf"\boxed{{{text}}}", targets, parsing_timeout=None) for text in (gold, answer)]
+        if tolerance is not None and all(parsed):
+            with contextlib.suppress(AttributeError, TypeError, ValueError):  # not numbers: they are compared as usual
+                return abs(float(parsed[0][0].evalf()) - float(parsed[1][0].evalf())) <= tolerance
         return bool(verify(*parsed, timeout_seconds=None))
 
-    equal(r"\frac{1}{2}", "0.5")  # builds the parser's tables, so that the first request does not pay for them
+    def alike(answers: list[str], golds: list[str], tolerance: float | None) -> bool:
+        return _matched([[equal(answer, gold, tolerance) for answer in answers] for gold in golds])
+
+    equal(r"\frac{1}{2}", "0.5", None)  # builds the parser's tables, so that the first request does not pay for them
     print("ready", file=replies, flush=True)
     os.dup2(silence, 2)
     for line in sys.stdin:
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, request["timeout"])
         try:
-            verdict = equal(request["answer"], request["gold"])
+            verdict = alike(request["answers"], request["golds"], request["tolerance"])
         except Exception:  # an answer that no parser can take is a wrong answer
             verdict = False
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -10,19 +10,20 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from psr.data.sft import judge_prompts
+from psr.data.sft import judge_prompts, judge_texts, score_prompt, written
 from psr.encoding import Encoder
 from psr.engines.base import Engine
-from psr.prompts import VERDICTS
-from psr.search.judges import JudgeSettings, verdicts
+from psr.prompts import VERDICTS, Prompts
+from psr.search.judges import JudgeSettings, score_replies, verdicts
 
 
 class JudgeMetric(Metric):
     """Verdicts against right labels; `update` takes the labels given and right, as indices (0: A, 1: B, -1: none).
 
-    Computes `judge_accuracy` (unparsable is wrong), `judge_unparsable`, `judge_position_bias` (share of A among the
-    parsed, minus one half: 0 is none, since every pair comes in both orders) and `judge_consistency` (share of pairs
-    whose two verdicts name the same step). Rows come in pairs of orders, one after the other.
+    Computes `judge_accuracy` (unparsable is wrong), `judge_unparsable` (of a judge that scores: the same score for both
+    sides counts too), `judge_position_bias` (share of A among the parsed, minus one half: 0 is none, since every pair
+    comes in both orders) and `judge_consistency` (share of pairs whose two verdicts name the same step). Rows come in
+    pairs of orders, one after the other.
     """
 
     right: Tensor
@@ -57,9 +58,80 @@ async def evaluate_judge(
     engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
 ) -> dict[str, float]:
     """The figures of JudgeMetric on EFT rows."""
-    asked = [question for row in rows for question in judge_prompts(row, encoder)]
-    replies = await verdicts(engine, encoder, [prompt for prompt, _, _ in asked], settings)
-    given = [-1 if label is None else VERDICTS.index(label) for label, _ in replies]
+    return judge_figures(await judged(engine, encoder, rows, settings))
+
+
+def judge_figures(given: Sequence[int]) -> dict[str, float]:
+    """The figures of JudgeMetric of verdicts as `judged` gives them."""
     metric = JudgeMetric()
-    metric.update(torch.tensor(given), torch.tensor([VERDICTS.index(label) for _, label, _ in asked]))
+    metric.update(torch.tensor(given), torch.tensor([0, 1] * (len(given) // 2)))
     return {name: float(value) for name, value in metric.compute().items()}
+
+
+async def judged(
+    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+) -> list[int]:
+    """The verdicts on every row in both orders, by the form of judging that is set: see `pair_verdicts`."""
+    ask = {"pairwise": pair_verdicts, "score": score_verdicts}[settings.form]
+    return await ask(engine, encoder, rows, settings)
+
+
+def length_bias(given: Sequence[int], rows: Sequence[dict[str, Any]], encoder: Encoder) -> float | None:
+    """How much more often the judge names the longer side (in tokens) than that one is right: 0 is no bias.
+
+    `given` as of `pair_verdicts`. Of pairs of different length and parsed verdicts; None where there are none.
+    """
+    named, right = [], []
+    for number, row in enumerate(rows):
+        chosen, rejected = (len(encoder.plain(written(row, side, encoder.prompts))) for side in ("chosen", "rejected"))
+        for order, verdict in enumerate(given[2 * number : 2 * number + 2]):
+            if chosen != rejected and verdict >= 0:
+                named.append((verdict == order) == (chosen > rejected))
+                right.append(chosen > rejected)
+    return (sum(named) - sum(right)) / len(named) if named else None
+
+
+def judge_shots(rows: Sequence[dict[str, Any]], prompts: Prompts, count: int) -> tuple[tuple[str, str], ...]:
+    """(prompt, reply) of the first `count` rows, the right side shown first and second in turn."""
+    shots = []
+    for number, row in enumerate(rows[:count]):
+        text, label, explanation = list(judge_texts(row, prompts))[number % 2]
+        shots.append((text, explanation + prompts.verdict_text(label)))
+    return tuple(shots)
+
+
+async def pair_verdicts(
+    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+) -> list[int]:
+    """The verdicts on every row, its chosen side shown as A, then as B (0: A, 1: B, -1: none): (2 * rows,)."""
+    prompts = [prompt for row in rows for prompt, _, _ in judge_prompts(row, encoder)]
+    replies = await verdicts(engine, encoder, prompts, settings)
+    return [-1 if label is None else VERDICTS.index(label) for label, _ in replies]
+
+
+async def score_verdicts(
+    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+) -> list[int]:
+    """As `pair_verdicts`, of a judge that scores: the side with the higher score, which no order can change."""
+    points = await pair_scores(engine, encoder, rows, settings)
+    return [verdict for chosen, rejected in points for verdict in ORDERS[preference(chosen, rejected)]]
+
+
+ORDERS = {0: (0, 1), 1: (1, 0), -1: (-1, -1)}
+"""The verdicts in both orders of a judge that prefers the chosen side (0), the rejected one (1), or neither."""
+
+
+async def pair_scores(
+    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+) -> list[tuple[float | None, float | None]]:
+    """The scores of the chosen and the rejected side of every row; None is one that cannot be parsed."""
+    prompts = [score_prompt(row, side, encoder) for row in rows for side in ("chosen", "rejected")]
+    points = [score for score, _ in await score_replies(engine, encoder, prompts, settings)]
+    return list(zip(points[::2], points[1::2], strict=True))
+
+
+def preference(chosen: float | None, rejected: float | None) -> int:
+    """0 where the chosen side has the higher score, 1 where the rejected one has, -1 where nothing decides."""
+    if chosen is None or rejected is None or chosen == rejected:
+        return -1
+    return 0 if chosen > rejected else 1

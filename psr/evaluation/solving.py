@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from psr.encoding import Encoder
 from psr.engines.base import Engine, Origin, Sampling
-from psr.evaluation.grading import grade_many
+from psr.evaluation.rules import grade
 from psr.records import GoldProblem, Trajectory
 from psr.search.judges import Judge
 from psr.search.run import for_each
@@ -17,11 +17,14 @@ from psr.search.step_search import SearchSettings, step_search
 
 @dataclass(frozen=True)
 class Solved:
-    """A graded solution. `steps` is the number of steps, `tokens` its length, EOS included."""
+    """A graded solution; `correct` is None where the problem has no reference answer.
+
+    `steps` is the number of steps, `tokens` its length, EOS included.
+    """
 
     problem: GoldProblem
     text: str
-    correct: bool
+    correct: bool | None
     finished: bool
     steps: int
     tokens: int
@@ -39,7 +42,7 @@ async def solve_greedy(
         return completion.text, completion.finish_reason == "eos", len(completion.token_ids)
 
     written = await for_each(problems, one, title)
-    correct = grade_many([(text, problem.answer) for (text, _, _), problem in zip(written, problems, strict=True)])
+    correct = grade(problems, [text for text, _, _ in written])
     return [
         Solved(problem, text, right, finished, count_steps(text, encoder), tokens)
         for problem, (text, finished, tokens), right in zip(problems, written, correct, strict=True)
@@ -53,7 +56,7 @@ async def solve_by_search(
     judge: Judge,
     settings: SearchSettings,
     title: str = "search",
-) -> tuple[list[bool], list[Trajectory]]:
+) -> tuple[list[bool | None], list[Trajectory]]:
     """Self-judged step search, the best candidate kept at every step (test-time scaling): graded, with the traces."""
     settings = replace(settings, ties="advance")
     trajectories = await for_each(
@@ -61,8 +64,7 @@ async def solve_by_search(
         lambda problem: step_search(problem, engine, judge, encoder, settings),
         title,
     )
-    pairs = [(t.solution if t.finished else "", p.answer) for t, p in zip(trajectories, problems, strict=True)]
-    return grade_many(pairs), trajectories
+    return grade(problems, [t.solution if t.finished else "" for t in trajectories]), trajectories
 
 
 def count_steps(text: str, encoder: Encoder) -> int:

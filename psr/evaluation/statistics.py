@@ -8,6 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 
+def graded(correct: Sequence[bool | None]) -> list[bool]:
+    """The outcomes of the problems that have a reference answer."""
+    return [right for right in correct if right is not None]
+
+
 def standard_error(correct: Sequence[bool]) -> float:
     """Binomial standard error sqrt(p (1 - p) / n) of the accuracy p, as a fraction (0.01 is one percentage point).
 
@@ -17,6 +22,25 @@ def standard_error(correct: Sequence[bool]) -> float:
         raise ValueError("correct is empty: a standard error needs at least one graded problem")
     accuracy = sum(map(bool, correct)) / len(correct)
     return float((accuracy * (1 - accuracy) / len(correct)) ** 0.5)
+
+
+def standard_error_of_mean(values: Sequence[float]) -> float:
+    """Standard error of the mean of one value per problem, in the unit of the values; 0 for a single one.
+
+    For shares of several samples per problem: samples of a problem are alike, so the problem is what is drawn.
+    """
+    return float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+
+
+def wilson_interval(accuracy: float, problems: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval of an accuracy measured on `problems` problems (95% by default), as fractions.
+
+    Unlike accuracy ± z standard errors it stays within 0 and 1, and has a width where all or none are right.
+    """
+    shift = z * z / problems
+    centre = (accuracy + shift / 2) / (1 + shift)
+    half = z / (1 + shift) * (accuracy * (1 - accuracy) / problems + shift / (4 * problems)) ** 0.5
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def paired_bootstrap(

@@ -48,11 +48,14 @@ class SolverModule(LightningModule):
     def _measure(self, problems: list[GoldProblem], prefix: str) -> None:
         for one in self.solve(problems):
             values = {
-                "accuracy": one.correct,
                 "unfinished": not one.finished,
                 "steps": one.steps,
                 "tokens": one.tokens,
             }
+            if one.correct is None:
+                self.print(f"{one.problem.id}: no reference answer, not counted in the accuracy")
+            else:
+                values["accuracy"] = one.correct
             for name, value in values.items():
                 self.figures[name].update(float(value))  # type: ignore[operator]
         for name, metric in self.figures.items():

@@ -5,16 +5,17 @@ steps; none is ever handed an answer.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import Literal, Protocol
 
 from psr.encoding import Encoder
 from psr.engines.base import Engine, Origin, Sampling
 from psr.errors import UsageError
-from psr.prompts import VERDICTS
+from psr.prompts import SCORES, VERDICTS
 from psr.records import Candidate, Judgement, Problem
+from psr.search.rounds import ROUNDS, Comparisons, Orders, Question, distinct
 
 
 class Judge(Protocol):
@@ -28,39 +29,53 @@ class JudgeSettings:
     """Who judges, and how.
 
     Args:
-        kind: "self" is the policy itself; "random" and "verifier" are debug judges, the floor and the ceiling.
+        kind: "self" is the policy itself; "prm" is a process reward model; "random" and "verifier" are debug judges,
+            the floor and the ceiling.
         verdicts: "explain" generates the explanation and parses the verdict; "logprob" compares the log-probabilities
             of the two verdict tokens right after the prompt, with no decoding.
         orders: "both" asks every pair in both orders and counts only agreement; "one" asks once.
+        comparisons: "round_robin" compares every pair of distinct candidates (the paper's); "adaptive" stops as soon as
+            the best and the worst are settled, the same ones with fewer questions; "knockout" is a tournament with
+            fewer questions still, whose best and worst may be others.
         max_tokens: an explanation that is longer has no verdict.
-        seed: seed of the random judge.
+        seed: seed of the random judge, and of sampled scores.
+        form: "pairwise" asks which of two candidates is better; "score" asks for a score from 0 to 5 of each, and the
+            higher one wins (SRLM); it has no orders, comparisons or verdicts.
+        score_temperature: sampling temperature of scores; 0 is greedy.
+        score_samples: how many scores of a candidate are averaged; more than one need a temperature.
     """
 
-    kind: Literal["self", "random", "verifier"] = "self"
+    kind: Literal["self", "random", "verifier", "prm"] = "self"
     verdicts: Literal["explain", "logprob"] = "explain"
-    orders: Literal["both", "one"] = "both"
+    orders: Orders = "both"
+    comparisons: Comparisons = "round_robin"
     max_tokens: int = 512
     seed: int = 0
+    form: Literal["pairwise", "score"] = "pairwise"
+    score_temperature: float = 0.0
+    score_samples: int = 1
+
+    def __post_init__(self) -> None:
+        if self.score_samples < 1:
+            raise ValueError(f"judge.score_samples is {self.score_samples}: it must be at least 1")
+        if self.score_samples > 1 and self.score_temperature == 0:
+            raise ValueError(
+                f"judge.score_samples is {self.score_samples} and score_temperature 0, so that all are the same: "
+                "set score_temperature, for instance to 0.7"
+            )
 
 
 Verifier = Callable[[str, Sequence[str], str], bool]
 """(problem, previous steps, candidate step) -> whether that step is right; exact, for procedural problems."""
 
 
-def comparisons(candidates: Sequence[Candidate], orders: str) -> Iterator[tuple[int, int]]:
-    """The questions to ask: every pair of distinct candidate texts, in both orders or one."""
-    firsts = {candidate.text: i for i, candidate in reversed(list(enumerate(candidates)))}
-    for i, j in combinations(sorted(firsts.values()), 2):
-        yield i, j
-        if orders == "both":
-            yield j, i
-
-
 def scores(candidates: Sequence[Candidate], judgements: Sequence[Judgement]) -> tuple[int, ...]:
     """Score(i) = number of j != i such that i is judged better than j (equation 2).
 
     A pair that was asked in both orders counts only where both verdicts name the same winner. Candidates of the same
-    text share their verdicts, and never beat each other.
+    text share their verdicts, and never beat each other. A pair that was not asked about counts for the one that beats
+    the other through others, if only one of them does: nothing after a round robin; after `adaptive` it changes
+    neither the best nor the worst, and `knockout` is made for it.
     """
     verdicts: dict[frozenset[int], list[int | None]] = {}
     for judgement in judgements:
@@ -70,7 +85,44 @@ def scores(candidates: Sequence[Candidate], judgements: Sequence[Judgement]) -> 
         if winners[0] is not None and len(set(winners)) == 1:
             [loser] = pair - {winners[0]}
             beats.add((candidates[winners[0]].text, candidates[loser].text))
+    asked = {frozenset(candidates[i].text for i in pair) for pair in verdicts}
+    texts = {candidate.text for candidate in candidates}
+    above = {text: _reached(text, beats) for text in texts}
+    for one, other in permutations(texts, 2):
+        if frozenset((one, other)) not in asked and other in above[one] and one not in above[other]:
+            beats.add((one, other))
     return tuple(sum((one.text, other.text) in beats for other in candidates) for one in candidates)
+
+
+def _reached(text: str, beats: Collection[tuple[str, str]]) -> set[str]:
+    """Who is beaten by `text`, or by somebody that it beats, and so on."""
+    reached: set[str] = set()
+    waiting = [text]
+    while waiting:
+        one = waiting.pop()
+        new = {loser for winner, loser in beats if winner == one} - reached
+        reached |= new
+        waiting.extend(new)
+    return reached
+
+
+async def hold(
+    candidates: Sequence[Candidate],
+    settings: JudgeSettings,
+    ask: Callable[[list[Question]], Awaitable[list[Judgement]]],
+) -> list[Judgement]:
+    """All judgements on the candidates, `ask`ed for round after round as `settings.comparisons` says."""
+    rounds = ROUNDS[settings.comparisons](distinct(candidates), settings.orders)
+    judgements: list[Judgement] = []
+    questions = next(rounds, [])
+    while questions:
+        replies = await ask(questions)
+        judgements += replies
+        try:
+            questions = rounds.send([judgement.winner for judgement in replies])
+        except StopIteration:
+            break
+    return judgements
 
 
 @dataclass(frozen=True)
@@ -84,21 +136,18 @@ class SelfJudge:
     async def __call__(
         self, problem: Problem, steps: Sequence[str], candidates: Sequence[Candidate]
     ) -> list[Judgement]:
-        asked = list(comparisons(candidates, self.settings.orders))
-        if not asked:
-            return []
         so_far = "".join(steps)
-        prompts = [
-            self.encoder.judge(problem.problem, so_far, candidates[i].text, candidates[j].text) for i, j in asked
-        ]
-        replies = await verdicts(self.engine, self.encoder, prompts, self.settings, problem.id)
-        winners = [
-            None if label is None else pair[VERDICTS.index(label)]
-            for pair, (label, _) in zip(asked, replies, strict=True)
-        ]
-        return [
-            Judgement(i, j, winner, text) for (i, j), winner, (_, text) in zip(asked, winners, replies, strict=True)
-        ]
+
+        async def ask(questions: list[Question]) -> list[Judgement]:
+            texts = [(candidates[i].text, candidates[j].text) for i, j in questions]
+            prompts = [self.encoder.judge(problem.problem, so_far, a, b) for a, b in texts]
+            replies = await verdicts(self.engine, self.encoder, prompts, self.settings, problem.id)
+            return [
+                Judgement(*question, None if label is None else question[VERDICTS.index(label)], text)
+                for question, (label, text) in zip(questions, replies, strict=True)
+            ]
+
+        return await hold(candidates, self.settings, ask)
 
 
 async def verdicts(
@@ -119,6 +168,63 @@ async def verdicts(
 
 
 @dataclass(frozen=True)
+class ScoreJudge:
+    """The policy scores each candidate on its own, as in Self-Rewarding Language Models (arXiv 2401.10020).
+
+    Of two candidates the one with the higher mean score wins; equal scores, or one that cannot be parsed, win nothing.
+    What it said of each is the text of the judgements.
+    """
+
+    engine: Engine
+    encoder: Encoder
+    settings: JudgeSettings
+
+    async def __call__(
+        self, problem: Problem, steps: Sequence[str], candidates: Sequence[Candidate]
+    ) -> list[Judgement]:
+        so_far, firsts = "".join(steps), list(distinct(candidates))
+        if len(firsts) < 2:
+            return []
+        prompts = [self.encoder.score(problem.problem, so_far, candidates[i].text) for i in firsts]
+        replies = await score_replies(self.engine, self.encoder, prompts, self.settings, problem.id)
+        told = dict(zip(firsts, replies, strict=True))
+
+        def judgement(i: int, j: int) -> Judgement:
+            (one, one_text), (other, other_text) = told[i], told[j]
+            even = one is None or other is None or one == other
+            text = f"score {_rounded(one)}: {one_text}\nscore {_rounded(other)}: {other_text}"
+            return Judgement(i, j, None if even else i if one > other else j, text)  # type: ignore[operator]
+
+        return [judgement(i, j) for i, j in combinations(firsts, 2)]
+
+
+def _rounded(score: float | None) -> str:
+    return "none" if score is None else f"{score:.3g}"
+
+
+async def score_replies(
+    engine: Engine, encoder: Encoder, prompts: Sequence[tuple[int, ...]], settings: JudgeSettings, key: str = ""
+) -> list[tuple[float | None, str]]:
+    """(mean score, first text that led to it) for each score prompt; None where no score can be parsed.
+
+    `key` is the id of the problem that all the prompts are about, if they are about one.
+    """
+    sampling = Sampling(
+        max_new_tokens=settings.max_tokens,
+        temperature=settings.score_temperature,
+        n=settings.score_samples,
+        seed=settings.seed,
+        stop=tuple(encoder.prompts.score_text(score) for score in SCORES),
+    )
+    replies = []
+    for completions in await engine.generate(prompts, sampling, Origin(key, "verdicts")):
+        parsed = [encoder.prompts.parse_score(one.text) for one in completions]
+        given = [score for score in parsed if score is not None]
+        replies.append((sum(given) / len(given) if given else None, completions[0].text))
+    return replies
+
+
+@dataclass(frozen=True)
 class RandomJudge:
     """A coin toss for every question, fixed by the seed: what remains without any judgement."""
 
@@ -127,11 +233,14 @@ class RandomJudge:
     async def __call__(
         self, problem: Problem, steps: Sequence[str], candidates: Sequence[Candidate]
     ) -> list[Judgement]:
-        judgements = []
-        for i, j in comparisons(candidates, self.settings.orders):
+        async def ask(questions: list[Question]) -> list[Judgement]:
+            return [Judgement(i, j, toss(i, j), "coin toss") for i, j in questions]
+
+        def toss(i: int, j: int) -> int:
             key = f"{self.settings.seed}/{problem.id}/{''.join(steps)}/{candidates[i].text}/{candidates[j].text}"
-            judgements.append(Judgement(i, j, random.Random(key).choice((i, j)), "coin toss"))
-        return judgements
+            return random.Random(key).choice((i, j))
+
+        return await hold(candidates, self.settings, ask)
 
 
 @dataclass(frozen=True)
@@ -145,18 +254,28 @@ class VerifierJudge:
         self, problem: Problem, steps: Sequence[str], candidates: Sequence[Candidate]
     ) -> list[Judgement]:
         right = [self.verifier(problem.problem, steps, candidate.text) for candidate in candidates]
-        return [
-            Judgement(i, j, None if right[i] == right[j] else (i if right[i] else j), "verifier")
-            for i, j in comparisons(candidates, self.settings.orders)
-        ]
+
+        async def ask(questions: list[Question]) -> list[Judgement]:
+            winners = (None if right[i] == right[j] else i if right[i] else j for i, j in questions)
+            return [
+                Judgement(*question, winner, "verifier") for question, winner in zip(questions, winners, strict=True)
+            ]
+
+        return await hold(candidates, self.settings, ask)
 
 
-def build_judge(settings: JudgeSettings, engine: Engine, encoder: Encoder, verifier: Verifier | None) -> Judge:
-    """The judge that the settings name. Raises UsageError for kind "verifier" without one."""
+def build_judge(
+    settings: JudgeSettings, engine: Engine, encoder: Encoder, verifier: Verifier | None, prm: Judge | None = None
+) -> Judge:
+    """The judge that the settings name. Raises UsageError for the kinds "verifier" and "prm" without one."""
+    if settings.kind == "prm":
+        if prm is None:
+            raise UsageError("judge.kind is 'prm', and there is no data.prm: name its model and engine there")
+        return prm
     if settings.kind == "random":
         return RandomJudge(settings)
     if settings.kind == "self":
-        return SelfJudge(engine, encoder, settings)
+        return (SelfJudge if settings.form == "pairwise" else ScoreJudge)(engine, encoder, settings)
     if verifier is None:
         raise UsageError("judge.kind is 'verifier', and there is no data.verifier: only procedural problems have one")
     return VerifierJudge(verifier, settings)

@@ -5,6 +5,7 @@ prompt or completion had: more than that no engine can reuse. Knows traces and p
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from psr.encoding import Encoder
 from psr.engines.usage import Usage
@@ -27,29 +28,57 @@ class PrefixTree:
         return known
 
 
-def best_usage(trajectories: Iterable[Trajectory], encoder: Encoder) -> dict[str, Usage]:
-    """Prompt tokens of a search, and how many of them a perfect cache would hold, by kind of request.
+@dataclass(frozen=True)
+class Asked:
+    """One prompt of a search, for `sequences` sequences of which `completions` were of use to the search."""
 
-    At least the last token of a prompt is always computed: it gives the first new one.
-    """
-    tree, usage = PrefixTree(), {"candidates": Usage(), "verdicts": Usage()}
+    kind: str
+    prompt: tuple[int, ...]
+    sequences: int = 1
+    completions: tuple[tuple[int, ...], ...] = ()
 
-    def ask(kind: str, prompt: tuple[int, ...]) -> None:
-        cached = min(tree.add(prompt), len(prompt) - 1)
-        usage[kind] = usage[kind] + Usage(requests=1, prompt_tokens=len(prompt), cached_tokens=cached)
 
+def asked(trajectories: Iterable[Trajectory], encoder: Encoder) -> Iterable[Asked]:
+    """What the search asked for, in its order."""
     for trajectory in trajectories:
         for steps, node in prefixes(trajectory):
             prompt = trajectory.prompt_ids + tuple(token for step in steps for token in step.token_ids)
-            for _ in node.candidates:
-                ask("candidates", prompt)
-            for candidate in node.candidates:
-                tree.add(prompt + candidate.token_ids)
+            completions = tuple(candidate.token_ids for candidate in node.candidates)
+            yield Asked("candidates", prompt, len(completions), completions)
             so_far = "".join(step.text for step in steps)
             for judgement in node.judgements:
                 a, b = (node.candidates[i].text for i in (judgement.first, judgement.second))
-                ask("verdicts", encoder.judge(trajectory.problem.problem, so_far, a, b))
+                yield Asked("verdicts", encoder.judge(trajectory.problem.problem, so_far, a, b))
+
+
+def best_usage(trajectories: Iterable[Trajectory], encoder: Encoder) -> dict[str, Usage]:
+    """Prompt tokens of a search, and how many of them a perfect cache would hold, by kind of request.
+
+    At least the last token of a prompt is always computed, for each of its sequences: it gives the first new one.
+    """
+    tree, usage = PrefixTree(), {"candidates": Usage(), "verdicts": Usage()}
+    for one in asked(trajectories, encoder):
+        for _ in range(one.sequences):
+            cached = min(tree.add(one.prompt), len(one.prompt) - 1)
+            usage[one.kind] += Usage(requests=1, prompt_tokens=len(one.prompt), cached_tokens=cached)
+        for completion in one.completions:
+            tree.add(one.prompt + completion)
     return usage
+
+
+def fewest_prompt_tokens(trajectories: Iterable[Trajectory], encoder: Encoder) -> int:
+    """Prompt tokens that any engine has to compute: every prefix once, and not what it has decoded before.
+
+    Sequences of the same prompt share all of it. A prompt that is known as a whole costs its last token.
+    """
+    tree, prompts, fewest = PrefixTree(), set(), 0
+    for one in asked(trajectories, encoder):
+        if one.prompt not in prompts:
+            prompts.add(one.prompt)
+            fewest += max(1, len(one.prompt) - tree.add(one.prompt))
+        for completion in one.completions:
+            tree.add(one.prompt + completion)
+    return fewest
 
 
 def prefixes(trajectory: Trajectory) -> Iterable[tuple[list[Candidate], StepNode]]:

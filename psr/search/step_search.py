@@ -25,9 +25,10 @@ class SearchSettings:
         temperature: sampling temperature of candidates.
         top_p: nucleus of candidates.
         max_iterations: expansions per problem, roll-backs included.
-        max_step_tokens: a candidate that does not end its step within so many tokens is discarded.
+        max_step_tokens: a candidate that does not end its step (or response) within so many tokens is discarded.
         ties: what follows when no candidate beats another: "rollback" (the paper's, for making pairs) discards the
             previous step, "advance" goes on with the first candidate (for solving).
+        granularity: what a candidate is: the next "step", or a whole "response" from the problem to its end (SRLM).
         seed: seed of the whole search; every problem and iteration derives its own.
     """
 
@@ -38,6 +39,7 @@ class SearchSettings:
     max_step_tokens: int = 256
     ties: Literal["rollback", "advance"] = "rollback"
     seed: int = 0
+    granularity: Literal["step", "response"] = "step"
 
     def __post_init__(self) -> None:
         for name in ("width", "max_iterations", "max_step_tokens"):
@@ -64,15 +66,12 @@ async def step_search(
         steps = [nodes[i].candidates[nodes[i].chosen] for i in solution]
         prefix = prompt + tuple(token for step in steps for token in step.token_ids)
         try:
-            sampling = _sampling(problem, iteration, encoder, settings)
-            [completions] = await engine.generate([prefix], sampling, Origin(problem.id, "candidates"))
+            candidates, made_by = await sample_steps(problem, prefix, iteration, engine, encoder, settings)
         except PromptTooLong:
             if not steps:
                 raise
             break
-        versions.update(c.weights_version for c in completions)
-        cut = (encoder.step(c.token_ids, c.logprob, c.finish_reason) for c in completions)
-        candidates = tuple(candidate for candidate in cut if candidate is not None)
+        versions |= made_by
         try:
             judgements = await judge(problem, [step.text for step in steps], candidates)
         except PromptTooLong:
@@ -91,6 +90,19 @@ async def step_search(
     last = nodes[solution[-1]] if solution else None
     finished = last is not None and last.candidates[last.chosen].final
     return Trajectory(problem, prompt, tuple(nodes), finished, "".join(versions), time.monotonic() - started)
+
+
+async def sample_steps(
+    problem: Problem, prefix: Sequence[int], number: int, engine: Engine, encoder: Encoder, settings: SearchSettings
+) -> tuple[tuple[Candidate, ...], set[str]]:
+    """Candidates for the step after `prefix`, and the weights versions that made them.
+
+    `number` tells expansions of a problem apart: each has a seed of its own. Raises PromptTooLong.
+    """
+    sampling = _sampling(problem, number, encoder, settings)
+    [completions] = await engine.generate([prefix], sampling, Origin(problem.id, "candidates"))
+    cut = (encoder.step(c.token_ids, c.logprob, c.finish_reason) for c in completions)
+    return tuple(one for one in cut if one is not None), {c.weights_version for c in completions}
 
 
 def expand(
@@ -112,5 +124,5 @@ def _sampling(problem: Problem, iteration: int, encoder: Encoder, settings: Sear
         top_p=settings.top_p,
         n=settings.width,
         seed=zlib.crc32(f"{settings.seed}/{problem.id}/{iteration}".encode()),
-        stop=(encoder.prompts.step_stop,),
+        stop=(encoder.prompts.step_stop,) if settings.granularity == "step" else (),
     )

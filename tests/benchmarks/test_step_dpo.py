@@ -1,17 +1,20 @@
 """benchmarks/step_dpo.py on a tiny model: all ways train alike, TRL itself among them, and the figures are of them."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from peers import make_model
+from peers import in_own_process, make_model
 from psr.encoding import Encoder
 from psr.step_tree import Sample
-from step_dpo import figures, judged_groups, random_groups
+from step_dpo import figures, judged_groups, random_groups, table
 from step_dpo_ways import Job, as_step_trees, by_trl, padded_tokens, pair_by_pair, pairs_of
 from tests.recipes.tiny_run import ROOT, environment
 
@@ -45,21 +48,41 @@ def test_every_pair_comes_once(job: Job):
     assert pairs_of(job) == [unit.samples for group in job.groups for unit in group]
 
 
+def result_of(seconds: dict[str, float | None]) -> dict[str, Any]:
+    """A result whose ways need as many seconds as bytes, and half as many as tokens."""
+    return {
+        "pairs": 8,
+        "steps": 8,
+        "ways": {
+            name: s and {"seconds": s, "tokens": s * 2, "peak_memory": s, "losses": [s]} for name, s in seconds.items()
+        },
+    }
+
+
 def test_speed_is_over_the_step_trees():
-    seconds = {"trl": 90.0, "one": 60.0, "pairs": 50.0, "trees": 10.0}
-    ways = {name: {"seconds": s, "tokens": s * 2, "peak_memory": s, "losses": [s]} for name, s in seconds.items()}
-    found = figures({"ways": ways})
-    assert (found["speedup_vs_trl"], found["speedup_vs_trl_micro_batches"], found["speedup_vs_pairs"]) == (
-        6.0,
-        9.0,
-        5.0,
-    )
-    assert (found["token_ratio"], found["token_ratio_micro_batches"]) == (6.0, 9.0)
-    assert (found["memory_vs_trl"], found["memory_vs_trl_micro_batches"]) == (
-        pytest.approx(1 / 6),
-        pytest.approx(1 / 9),
-    )
+    found = figures(result_of({"trl": 90.0, "one": 60.0, "pairs": 50.0, "step trees": 10.0}))
+    assert (found["speedup_vs_trl"], found["speedup_vs_trl_micro_batches"], found["speedup_vs_pairs"]) == (6, 9, 5)
+    assert (found["token_ratio"], found["token_ratio_micro_batches"]) == (6, 9)
+    assert found["memory_vs_trl"] == pytest.approx(1 / 6)
+    assert found["memory_vs_trl_micro_batches"] == pytest.approx(1 / 9)
     assert found["max_loss_difference"] == 80.0
+
+
+def test_a_setting_that_ran_out_of_memory_has_no_figures():
+    result = result_of({"trl": None, "one": 60.0, "pairs": 50.0, "step trees": 10.0})
+    found = figures(result)
+    assert found["speedup_vs_trl_micro_batches"] is None and found["memory_vs_trl_micro_batches"] is None
+    assert found["speedup_vs_trl"] == 6 and found["max_loss_difference"] == 50.0
+    assert table(result).row_count == 4
+
+
+def test_a_process_that_was_killed_has_no_result():
+    assert in_own_process(killed) is None
+
+
+def killed() -> dict[str, Any]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
 
 
 def test_judged_pairs_of_a_trajectory_share_a_tree(encoder: Encoder, tmp_path: Path):

@@ -18,7 +18,9 @@ from psr.engines.base import Sampling
 from psr.errors import NoPairsError, UsageError
 from psr.prompts import Prompts
 from psr.records import StepPair, step_pairs
+from psr.run_folder import RunFolder
 from psr.search.judges import JudgeSettings
+from psr.search.prm import PRM
 from psr.search.step_search import SearchSettings
 from tests.scripted import END, ScriptedEngine
 
@@ -198,3 +200,20 @@ def test_an_iterations_rows_hold_its_pairs(make: Any, row_tokens: int):
     assert (data.trainer.accumulate_grad_batches > 1) == (row_tokens == 8)
     assert all(len(row.lengths) == 2 * len(row.units) for row in rows)
     assert loader.dataset.store == data.run.iteration(2) / "reference.safetensors"
+
+
+def test_a_process_reward_model_may_be_the_judge(
+    make: Any, llama: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+):
+    """It prefers the greater digit, against what the policy would say of itself."""
+    scorer = ScriptedEngine(tokenizer, solve, choices=lambda prompt: [float(prompt.strip()[-1]), 1.5])
+    judge = JudgeSettings(kind="prm", orders="one")
+    data, engine = make(judge=judge, prm=PRM(llama, scorer, "{problem}\n"), problems_per_iteration=[2])
+    pairs = asyncio.run(data.pairs(2))
+    assert pairs and all(str(tokenizer.decode(list(pair.chosen_ids))).strip() == "2" for pair in pairs)
+    assert scorer.loaded == [(llama, llama.name)], "loaded once, in an engine of its own"
+    assert not any("B " in prompt for prompt in engine.prompts), "the policy itself is not asked"
+    with pytest.raises(UsageError, match=r"judge\.kind is 'prm', and there is no data\.prm"):
+        data, _ = make(judge=judge, problems_per_iteration=[2], seed=9)
+        data.run = RunFolder(tmp_path / "other")
+        asyncio.run(data.pairs(2))

@@ -2,15 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning import Trainer
+from transformers import PreTrainedTokenizerBase
 
 from psr.data.jsonl import DataError, write_jsonl
-from psr.data.sft import SFTDataModule, eft_samples, ift_samples
+from psr.data.sft import SFTDataModule, eft_samples, ift_samples, score_samples
 from psr.encoding import Encoder
 from psr.errors import UsageError
 from psr.packing import Row
@@ -178,3 +180,38 @@ def test_limit_takes_the_first_rows_of_each_file(tmp_path: Path, llama: Path, pr
 def test_a_row_without_a_field_is_named(tmp_path: Path, encoder: Encoder):
     with pytest.raises(DataError, match="line 1: field 'rejected' is missing"):
         eft_samples(file(tmp_path, [{name: EFT[name] for name in ("problem", "previous_steps", "chosen")}]), encoder)
+
+
+def test_scored_rows_teach_a_judge_that_scores(tmp_path: Path, tokenizer: PreTrainedTokenizerBase, prompts: Prompts):
+    encoder = Encoder(
+        tokenizer, replace(prompts, score="{problem}\n{steps}? {response}\n", score_verdict="[[{score}]]")
+    )
+    step = {"problem": "3+4-5", "previous_steps": ["3+4=7"], "response": "7-5=2", "score": 5, "explanation": "7-5=2+"}
+    whole = {
+        "problem": "3+4-5",
+        "previous_steps": [],
+        "response": "3+4=7\n7-5=3",
+        "score": 2,
+        "granularity": "response",
+    }
+    assert texts(score_samples(file(tmp_path, [step, whole]), encoder), encoder) == [
+        ("3+4-5\n3+4=7\n? 7-5=2\n", "7-5=2+[[5]]<eos>"),
+        ("3+4-5\n? 3+4=7\n7-5=3\n", "[[2]]<eos>"),
+    ]
+    with pytest.raises(DataError, match="'response' is missing"):
+        score_samples(file(tmp_path, [EFT]), encoder)
+
+
+def test_all_judge_data_is_mixed(tmp_path: Path, llama: Path, prompts: Prompts):
+    response = {**EFT, "previous_steps": [], "granularity": "response", "chosen": "3+4=7\n7-5=2", "rejected": "3+4=8"}
+    scored = {"problem": "3+4", "previous_steps": [], "response": "3+4=7", "score": 5}
+    data = SFTDataModule(
+        str(llama),
+        file(tmp_path, IFT, "ift"),
+        [file(tmp_path, [EFT], "steps"), file(tmp_path, [response], "responses")],
+        file(tmp_path, [scored], "scores"),
+        prompts=prompts,
+    )
+    data.trainer = Trainer(logger=False, accelerator="cpu")
+    data.setup("fit")
+    assert len(data.train_samples) == 2 + 2 + 2 + 1

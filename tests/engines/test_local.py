@@ -10,17 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_hook
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from psr.data.tiny_tokenizer import build_tokenizer
 from psr.encoding import Encoder
 from psr.engines.base import Completion, Engine, EngineError, Origin, PromptTooLong, Sampling
 from psr.engines.local import LocalEngine
+from psr.engines.sampling import nucleus_sample
 from psr.engines.usage import Usage
 from psr.modules.policy import export_policy, new_policy
+from psr.search.sharing import PrefixTree
 from tests.conftest import CONTEXT, TINY, PolicyMaker
 
 T = TypeVar("T")
@@ -55,19 +59,34 @@ def next_logits(model: PreTrainedModel, prompt: tuple[int, ...], completion: tup
 
 
 @contextmanager
-def counted_forwards() -> Iterator[list[int]]:
-    """The number of rows of every forward of a whole model."""
-    rows: list[int] = []
+def counted_forwards() -> Iterator[list[tuple[int, int]]]:
+    """The shape (sequences, tokens) of every forward of a model's body."""
+    shapes: list[tuple[int, int]] = []
 
     def count(module: torch.nn.Module, args: Any, output: Any) -> None:
-        if isinstance(module, PreTrainedModel) and hasattr(output, "logits"):
-            rows.append(len(output.logits))
+        if isinstance(output, BaseModelOutputWithPast):
+            shapes.append(tuple(output.last_hidden_state.shape[:2]))  # type: ignore[arg-type]
 
     handle = register_module_forward_hook(count)
     try:
-        yield rows
+        yield shapes
     finally:
         handle.remove()
+
+
+def uncached(model: PreTrainedModel, prompt: tuple[int, ...], sampling: Sampling, index: int, eos: int) -> Completion:
+    """The completion as a forward over the whole sequence for every token makes it: what any cache has to equal."""
+    uniforms = np.random.default_rng((sampling.seed, index)).random(min(sampling.max_new_tokens, CONTEXT - len(prompt)))
+    ids: list[int] = []
+    total = 0.0
+    while len(ids) < len(uniforms) and eos not in ids:
+        logits = next_logits(model, prompt, (*ids, 0))[-1:]
+        logprobs = (logits / (sampling.temperature or 1.0)).log_softmax(-1)
+        drawn = nucleus_sample(logprobs, torch.tensor([sampling.top_p]), torch.tensor([uniforms[len(ids)]]).float())
+        token = int(drawn if sampling.temperature else logprobs.argmax())
+        ids.append(token)
+        total += float(logprobs[0, token])
+    return Completion(tuple(ids), "", "eos" if eos in ids else "length", total, "M1")
 
 
 def test_greedy_is_transformers_generate_token_by_token(policy: Path, asked: list[tuple[int, ...]]):
@@ -213,8 +232,14 @@ def test_what_requests_cost_is_counted_by_kind(qwen2: Path, asked: list[tuple[in
     length = sum(map(len, asked))
     candidates, verdicts = usage["candidates"], usage["verdicts"]
     assert set(usage) == {"candidates", "verdicts"}
-    assert replace(candidates, seconds=0.0) == Usage(3 * len(asked), 3 * length, 2 * length, made)
-    assert replace(verdicts, seconds=0.0) == Usage(len(asked) + 1, length + len(asked[0]), 0, 0)
+    # Of the prompts, each distinct beginning is computed once; of one that is known already, the last token.
+    tree = PrefixTree()
+    computed = sum(len(prompt) - min(tree.add(prompt), len(prompt) - 1) for prompt in asked)
+    assert computed < length
+    assert replace(candidates, seconds=0.0) == Usage(3 * len(asked), 3 * length, 3 * length - computed, made)
+    assert replace(verdicts, seconds=0.0) == Usage(
+        len(asked) + 1, length + len(asked[0]), length + len(asked[0]) - len(asked), 0
+    )
     assert 0 < candidates.seconds / candidates.requests < 60
 
 
@@ -254,23 +279,76 @@ def test_concurrent_requests_are_decoded_together(qwen2: Path, encoder: Encoder)
     async def ask(engine: LocalEngine) -> None:
         await asyncio.gather(*(one(engine, prompt, i % 4) for i, prompt in enumerate(problems)))
 
-    with counted_forwards() as rows:
+    with counted_forwards() as shapes:
         serve(qwen2, ask)
-    assert len(rows) <= 2 * 8
-    assert rows[0] == len(set(problems))
+    # 8 tokens twice, and as those who are done early do not wait for the others, some forwards more for their prompts.
+    assert len(shapes) <= 1 + 2 * 8 + 8
+    assert max(rows for rows, tokens in shapes if tokens == 1) >= len(problems) / 2
 
 
-def test_n_completions_of_a_prompt_share_its_prefill(qwen2: Path, asked: list[tuple[int, ...]]):
-    with counted_forwards() as rows:
-        serve(qwen2, lambda engine: engine.generate(asked[:2], replace(SAMPLED, n=6)))
-    assert rows[0] == 2
-    assert rows[1] <= 12
+def test_completions_of_a_prompt_are_computed_once_until_they_differ(qwen2: Path, asked: list[tuple[int, ...]]):
+    n, eos = 6, build_tokenizer().eos_token_id
+    with counted_forwards() as shapes:
+        [completions] = serve(qwen2, lambda engine: engine.generate(asked[1:2], replace(SAMPLED, n=n, temperature=0.5)))
+    made = [one.token_ids for one in completions]
+    _, prompt, *decoding = shapes  # the first forward of all is that of loading
+    assert prompt == (1, len(asked[1]))
+    for length, shape in enumerate(decoding, start=1):
+        going = {ids[:length] for ids in made if len(ids) > length and eos not in ids[:length]}
+        assert shape == (len(going), 1)
+    assert len({ids[:1] for ids in made}) < n, "all differ at once: the test proves too little"
 
 
 def test_max_batch_bounds_what_is_decoded_together(qwen2: Path, asked: list[tuple[int, ...]]):
-    with counted_forwards() as rows:
-        serve(qwen2, lambda engine: engine.generate(asked, SAMPLED), max_batch=4)
-    assert max(rows) == 4
+    with counted_forwards() as shapes:
+        serve(qwen2, lambda engine: engine.generate(asked, replace(SAMPLED, temperature=3.0)), max_batch=4)
+    assert 3 <= max(rows for rows, tokens in shapes if tokens == 1) <= 4
+
+
+@pytest.mark.parametrize("options", [{}, {"max_batch": 3}, {"cache_gib": 1.2e-4}], ids=["large", "narrow", "evicting"])
+def test_a_search_with_shared_prefixes_gets_what_it_would_get_without_a_cache(
+    qwen2: Path, encoder: Encoder, options: dict[str, Any]
+):
+    """Candidates, steps further on, prompts that share candidates, as in a search: tokens, log-probabilities, seeds."""
+    model, eos = transformers_model(qwen2), encoder.tokenizer.eos_token_id
+    made: list[tuple[tuple[int, ...], Sampling, list[Completion]]] = []
+    scored: list[tuple[tuple[int, ...], list[float]]] = []
+
+    async def search(engine: LocalEngine, problem: str, seed: int) -> None:
+        prompt = encoder.reason(problem)
+        for depth in range(2):
+            sampling = Sampling(6, 0.8, 0.9, n=3, seed=10 * seed + depth)
+            [candidates] = await engine.generate([prompt], sampling, Origin(problem))
+            made.append((prompt, sampling, candidates))
+            texts = [one.token_ids for one in candidates if one.token_ids[-1] != eos]
+            judged = [(*prompt, *a, 5, *b, 5) for a in texts for b in texts if a != b]
+            greedy = Sampling(6)
+            for question, [one] in zip(judged, await engine.generate(judged, greedy, Origin(problem)), strict=True):
+                made.append((question, greedy, [one]))
+            scored.extend(zip(judged, await engine.choice_logprobs(judged, [3, 4], Origin(problem)), strict=True))
+            if not texts:
+                return
+            prompt = (*prompt, *texts[-1])
+
+    async def ask(engine: LocalEngine) -> None:
+        await asyncio.gather(*(search(engine, problem, i) for i, problem in enumerate(["3+4-5", "3+4", "17+8"])))
+
+    serve(qwen2, ask, **options)
+    assert len(made) > 12 and len(scored) > 8
+    for prompt, sampling, completions in made:
+        for index, one in enumerate(completions):
+            expected = uncached(model, prompt, sampling, index, eos)
+            assert one.token_ids == expected.token_ids
+            assert one.finish_reason == expected.finish_reason
+            assert one.logprob == pytest.approx(expected.logprob, abs=1e-3)
+    for prompt, logprobs in scored:
+        exact = next_logits(model, prompt, (0,))[0].log_softmax(-1)[[3, 4]]
+        assert logprobs == pytest.approx(exact.tolist(), abs=1e-4)
+
+
+def test_a_cache_too_small_for_one_sequence_is_refused(qwen2: Path):
+    with pytest.raises(EngineError, match=r"engine\.cache_gib is 1e-05: one sequence of the model's 96 tokens needs"):
+        serve(qwen2, lambda engine: engine.health(), cache_gib=1e-5)
 
 
 def test_new_weights_answer_otherwise_and_under_their_version(make_policy: PolicyMaker, asked: list[tuple[int, ...]]):
@@ -386,3 +464,10 @@ def test_settings_that_cannot_work_are_named(options: dict[str, Any], message: s
 
 def test_it_is_an_engine():
     assert isinstance(LocalEngine(), Engine)
+
+
+def test_a_model_with_a_shorter_window_than_its_context_is_refused(tmp_path: Path):
+    tokenizer = build_tokenizer()
+    export_policy(new_policy("mistral", {**TINY, "sliding_window": 16}, tokenizer), tokenizer, tmp_path / "sliding")
+    with pytest.raises(EngineError, match=r"\(mistral\) has layers that do not see its whole context of 96 tokens"):
+        serve(tmp_path / "sliding", lambda engine: engine.health())

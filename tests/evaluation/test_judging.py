@@ -1,18 +1,25 @@
 """How well a policy judges: every figure by hand, and asked as in the search."""
 
 import asyncio
+import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from psr.data.sft import written
 from psr.encoding import Encoder
-from psr.evaluation.judging import JudgeMetric, evaluate_judge
+from psr.engines.base import Sampling
+from psr.evaluation.judging import JudgeMetric, evaluate_judge, judge_shots, judged, length_bias
+from psr.evaluation.scoring_study import study
+from psr.prompts import Prompts
 from psr.search.judges import JudgeSettings
 from tests.scripted import ScriptedEngine
 
 A, B, NONE = 0, 1, -1
+SCORED = {"score": "{problem}\n{steps}? {response}\n", "score_verdict": "[[{score}]]"}
 ROW: dict[str, Any] = {"problem": "3+4-5", "previous_steps": ["3+4=7"], "chosen": "7-5=2", "rejected": "7-5=3"}
 
 
@@ -66,3 +73,85 @@ def test_log_probabilities_can_judge_too(tokenizer: PreTrainedTokenizerBase, enc
     engine = ScriptedEngine(tokenizer, lambda *_: [], choices=lambda prompt: (-2.0, -1.0))
     got = asyncio.run(evaluate_judge(engine, encoder, [ROW], JudgeSettings(verdicts="logprob")))
     assert (got["judge_accuracy"], got["judge_position_bias"]) == (0.5, -0.5)
+
+
+def test_a_judge_that_scores_is_right_where_the_better_side_has_more_points(
+    tokenizer: PreTrainedTokenizerBase, prompts: Prompts
+):
+    encoder = Encoder(
+        tokenizer, replace(prompts, score="{problem}\n{steps}? {response}\n", score_verdict="[[{score}]]")
+    )
+    points = {"7-5=2": "[[4]]", "7-5=3": "[[1]]", "7-5=4": "[[4]]", "7-5=5": "none"}
+    engine = ScriptedEngine(tokenizer, lambda prompt, sampling: [points[prompt.rstrip().rpartition(" ")[2]]])
+    rows = [{**ROW, "rejected": rejected} for rejected in ("7-5=3", "7-5=4", "7-5=5")] + [
+        {**ROW, "chosen": "7-5=3", "rejected": "7-5=2"}
+    ]
+    settings = JudgeSettings(form="score")
+    assert asyncio.run(judged(engine, encoder, rows, settings)) == [A, B, NONE, NONE, NONE, NONE, B, A]
+    got = asyncio.run(evaluate_judge(engine, encoder, rows, settings))
+    assert (got["judge_accuracy"], got["judge_unparsable"], got["judge_position_bias"]) == (0.25, 0.5, 0.0)
+
+
+def test_whole_responses_are_judged_as_they_would_be_written(tokenizer: PreTrainedTokenizerBase, encoder: Encoder):
+    engine = ScriptedEngine(tokenizer, lambda prompt, sampling: ["[[A]]"])
+    row = {**ROW, "previous_steps": [], "granularity": "response", "chosen": "3+4=7\n7-5=2", "rejected": "3+4=8\n8-5=3"}
+    asyncio.run(judged(engine, encoder, [row], JudgeSettings()))
+    assert engine.prompts[0] == "3+4-5\nA 3+4=7\n7-5=2\nB 3+4=8\n8-5=3\n"
+    marked = Prompts()
+    assert written(row, "chosen", marked) == "Step 1: 3+4=7\nStep 2: 7-5=2"
+    assert written(ROW, "chosen", marked) == "Step 2: 7-5=2"
+
+
+def test_length_bias_is_what_the_longer_side_gets_too_often(encoder: Encoder):
+    longer_right = {**ROW, "chosen": "7-5=2 \\boxed{2}"}
+    longer_wrong = {**ROW, "rejected": "7-5=3 \\boxed{3}"}
+    rows = [longer_right, longer_wrong, ROW]  # the last has no longer side
+    assert length_bias([A, B, A, B, A, B], rows, encoder) == 0  # all right
+    assert length_bias([A, B, B, A, A, B], rows, encoder) == 0.5  # the longer one always
+    assert length_bias([B, A, A, B, A, B], rows, encoder) == -0.5  # the shorter one always
+    assert length_bias([A, NONE, NONE, A, A, B], rows, encoder) == 0.5  # one right, one wrong for its length
+    assert length_bias([A, B], [ROW], encoder) is None
+
+
+def test_shots_come_before_the_question(tokenizer: PreTrainedTokenizerBase, encoder: Encoder):
+    rows = [{**ROW, "explanations": {"chosen_first": "2A", "rejected_first": "2B"}}] * 2
+    shown = replace(encoder, shots=judge_shots(rows, encoder.prompts, 2))
+    engine = ScriptedEngine(tokenizer, lambda prompt, sampling: ["[[A]]"])
+    asyncio.run(judged(engine, shown, [ROW], JudgeSettings()))
+    first, second = "3+4-5\n3+4=7\nA 7-5=2\nB 7-5=3\n", "3+4-5\n3+4=7\nA 7-5=3\nB 7-5=2\n"
+    assert engine.prompts[0] == f"{first}2A[[A]]\n\n{second}2B[[B]]\n\n{first}"
+    assert shown.reason("3+4") == encoder.reason("3+4")
+
+
+def test_shots_are_turns_of_a_chat(bpe: PreTrainedTokenizerFast):
+    bpe = copy.deepcopy(bpe)
+    bpe.chat_template = "{% for m in messages %}<{{m.role}}>{{m.content}}{% endfor %}<assistant>"
+    encoder = Encoder(bpe, Prompts(judge="{problem}{steps}{a}{b}", chat=True), shots=(("1+1 ?", "[[A]]"),))
+    asked = encoder.text(encoder.judge("2+2", "", "4", "5"))
+    assert asked == "<user>1+1 ?<assistant>[[A]]<user>2+245<assistant>"
+
+
+def test_both_forms_are_compared_on_the_same_pairs(tokenizer: PreTrainedTokenizerBase, prompts: Prompts):
+    encoder = Encoder(
+        tokenizer, replace(prompts, score="{problem}\n{steps}? {response}\n", score_verdict="[[{score}]]")
+    )
+
+    def script(prompt: str, sampling: Sampling) -> list[str]:
+        if "?" not in prompt:
+            return ["[[A]]"] if "7-5=4" in prompt else ["[[A]]" if "A 7-5=2" in prompt else "[[B]]"]
+        if prompt.rstrip().endswith("7-5=2"):
+            return ["[[4]]"]
+        return ["[[3]]" if sampling.seed == 0 or "7-5=4" in prompt else "none"]
+
+    engine = ScriptedEngine(tokenizer, script)
+    rows = [ROW, {**ROW, "rejected": "7-5=4"}]
+    pairwise, scoring = asyncio.run(study(engine, encoder, rows, JudgeSettings()))
+    assert (pairwise["form"], pairwise["consistency"], pairwise["agreement"], pairwise["tied"]) == (
+        "pairwise",
+        0.5,
+        0.5,
+        0.5,
+    )
+    assert (scoring["form"], scoring["consistency"], scoring["agreement"], scoring["tied"]) == ("score", 0.5, 1.0, 0.0)
+    assert (scoring["unparsable"], scoring["questions"], pairwise["questions"]) == (1 / 8, 8, 4)
+    assert {sampling.temperature for sampling in engine.samplings} == {0.0, 0.7}

@@ -5,13 +5,21 @@ import math
 import numpy as np
 import pytest
 
-from psr.evaluation.statistics import paired_bootstrap, standard_error
+from psr.evaluation.statistics import paired_bootstrap, standard_error, wilson_interval
 
 
 def test_standard_error_is_binomial() -> None:
     assert standard_error([True] * 30 + [False] * 70) == pytest.approx(math.sqrt(0.3 * 0.7 / 100))
     assert standard_error([True] * 5) == 0.0
     assert standard_error([False]) == 0.0
+
+
+def test_wilsons_interval_is_that_of_the_literature() -> None:
+    """Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20 and 1 of 29, without continuity correction."""
+    for right, problems, low, high in [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)]:
+        assert wilson_interval(right / problems, problems) == pytest.approx((low, high), abs=5e-5)
+    assert wilson_interval(1 / 29, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+    assert wilson_interval(1.0, 20) == pytest.approx((1 - 0.1611, 1.0), abs=5e-5)
 
 
 def test_empty_input_is_named() -> None:

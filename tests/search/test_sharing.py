@@ -6,7 +6,7 @@ from dataclasses import replace
 from psr.encoding import Encoder
 from psr.engines.usage import Usage
 from psr.records import Judgement, Problem, StepNode, Trajectory
-from psr.search.sharing import PrefixTree, best_usage, prefixes
+from psr.search.sharing import PrefixTree, best_usage, fewest_prompt_tokens, prefixes
 from tests.scripted import candidate
 
 
@@ -42,3 +42,18 @@ def test_prompts_and_what_a_perfect_cache_holds_of_them(encoder: Encoder):
     assert usage["candidates"] == Usage(2, 2 * len(prompt), len(prompt) - 1)
     again = best_usage([Trajectory(problem, prompt, (first, replace(first)), False, "M1")], encoder)
     assert again["candidates"].cached_tokens == 3 * (len(prompt) - 1)
+
+
+def test_the_fewest_tokens_count_every_prefix_once(encoder: Encoder):
+    steps = tuple(candidate(text, encoder) for text in ("a1+2=3\n", "a1+2=4\n"))
+    judged = (Judgement(0, 1, 0), Judgement(1, 0, 0))
+    kept = StepNode(0, steps, judged, (1, 0), 0, 1, "kept")
+    last = StepNode(1, (candidate("b3+3=6", encoder),) * 2, (), (0, 0), 0, 0, "kept")
+    problem = Problem("p", "1+2+3")
+    prompt = encoder.reason(problem.problem)
+    asked = [encoder.judge("1+2+3", "", steps[i].text, steps[j].text) for i, j in ((0, 1), (1, 0))]
+    # The first judge prompt begins like the prompt for solutions, the second like the first up to the result; the
+    # prompt for the second step has been computed and decoded, but for its last token.
+    begun = len(prompt), len(encoder.plain("1+2+3\nA a1+2="))
+    fewest = len(prompt) + sum(len(one) - known for one, known in zip(asked, begun, strict=True)) + 1
+    assert fewest_prompt_tokens([Trajectory(problem, prompt, (kept, last), False, "M1")], encoder) == fewest

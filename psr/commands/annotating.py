@@ -1,0 +1,54 @@
+"""What the data commands share: benchmarks, names of files beside the data, and asking an annotator for all of it."""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from psr.data.annotator.client import Annotator
+from psr.data.annotator.settings import Endpoint
+from psr.data.decontamination import Benchmarks
+from psr.data.sources import read_source
+from psr.search.run import for_each
+
+SAMPLE = 2**20
+"""Bytes at the beginning and at the end of a file of weights that are compared: training moves all of them."""
+
+
+def read_benchmarks(sources: Sequence[str] | None) -> Benchmarks:
+    """The problems of the sources, to be kept out of training data."""
+    return Benchmarks.of({name: [row["problem"] for row in read_source(name)] for name in sources or []})
+
+
+def beside(out: Path, ending: str) -> Path:
+    """`<out without its ending>.<ending>`."""
+    return out.with_name(f"{out.stem}.{ending}")
+
+
+def fingerprint(folder: Path) -> str:
+    """Tells the weights in a folder from others that stood under the same name, without reading all of them."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {path.stat().st_size}".encode() + file.read(SAMPLE))
+            file.seek(-min(SAMPLE, path.stat().st_size), os.SEEK_END)
+            digest.update(file.read())
+    return f"{folder} {digest.hexdigest()[:16]}"
+
+
+def ask_all(endpoint: Endpoint, asked: Sequence[str], journal: Path, title: str) -> tuple[list[str], str]:
+    """The replies to the prompts `asked`, in order, and in words what all of them cost, whichever run paid for them."""
+
+    async def run() -> tuple[list[str], str]:
+        async with Annotator(endpoint, journal) as annotator:
+
+            async def one(prompt: str) -> str:
+                return (await annotator.ask([{"role": "user", "content": prompt}])).text
+
+            # All are handed over at once: how many are under way is the courier's to say.
+            replies = await for_each(asked, one, title, len(asked) or 1, note=lambda: annotator.sent.line(endpoint))
+            print(f"sent now: {annotator.sent.line(endpoint)}")
+            return replies, annotator.used.line(endpoint)
+
+    return asyncio.run(run())

@@ -1,0 +1,232 @@
+"""`psr data eft --from verifier | prm800k | search`: judged step pairs, explained by an annotator if there is one.
+
+Killed and started again with the same arguments, a command asks the annotator only what it has not asked yet, and
+`search` searches only the problems that have no tree.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from psr.commands.annotating import beside, fingerprint, read_benchmarks
+from psr.commands.eft_output import finish
+from psr.data import arithmetic as family
+from psr.data.annotated import SCHEMA, EFTData, usable_pairs
+from psr.data.annotator.settings import Endpoint
+from psr.data.eft import verified_pairs
+from psr.data.jsonl import DataError, append_row, read_appended
+from psr.data.prm800k import rated_pairs, read_trajectories
+from psr.data.problems import read_problems
+from psr.data.tables import is_table, read_table, write_table
+from psr.encoding import Encoder
+from psr.engines.base import Engine
+from psr.errors import NoPairsError
+from psr.modules.policy import check_folder, load_tokenizer
+from psr.prompts import Prompts
+from psr.records import Problem
+from psr.search.judges import JudgeSettings, VerifierJudge
+from psr.search.prm import PRM
+from psr.search.run import for_each
+from psr.search.step_search import SearchSettings, step_search
+from psr.search.tree_search import SearchedTree, TreeSettings, layer_pairs, tree_from_json, tree_search
+
+
+def verifier(
+    model: Path,
+    problems: Path,
+    out: Path,
+    engine: Engine,
+    search: SearchSettings,
+    prompts: Prompts,
+    pairs_per_step: int = 2,
+    limit: int | None = None,
+    annotator: Endpoint | None = None,
+    heldout: int = 0,
+    dry_run: bool = False,
+    seed: int = 0,
+) -> None:
+    """Make judge data of arithmetic: the policy's own right and wrong steps, told apart by the exact verifier.
+
+    Args:
+        model: Hugging Face folder of the policy that samples.
+        problems: JSONL of training problems.
+        out: file to write; one row per pair.
+        engine: what samples.
+        search: how candidates are sampled.
+        prompts: templates and step format.
+        pairs_per_step: at most so many pairs at one prefix.
+        limit: keep at most so many pairs.
+        annotator: writes the explanations, and must agree with the verifier; the generator explains if there is none.
+        heldout: about so many pairs, on problems of their own, go to <out>.heldout.jsonl.
+        dry_run: sample, then print what the annotator would be asked.
+        seed: seed of the sampling and of the choice of pairs.
+    """
+    encoder, rng = Encoder(load_tokenizer(check_folder(model)), prompts), random.Random(seed)
+    judge = VerifierJudge(family.is_right, JudgeSettings(orders="one"))
+
+    async def search_all() -> list[Any]:
+        try:
+            await engine.load_weights(model, model.name)
+            return await for_each(
+                read_problems(problems),
+                lambda problem: step_search(problem, engine, judge, encoder, search),
+                f"{model.name} samples",
+            )
+        finally:
+            await engine.close()
+
+    trajectories = asyncio.run(search_all())
+    explain = family.explain if annotator is None else None
+    rows = [
+        row
+        for trajectory in trajectories
+        for row in verified_pairs(trajectory, family.is_right, explain, rng, pairs_per_step)
+    ]
+    if not rows:
+        raise NoPairsError(
+            f"{model} left no pair of a right and a wrong step on {len(trajectories)} problems of {problems}: "
+            "train it longer, or raise search.temperature"
+        )
+    print(f"{len(rows)} pairs of a right and a wrong step, from {len(trajectories)} problems")
+    chosen = rng.sample(rows, min(limit or len(rows), len(rows)))
+    if annotator is None and not heldout:
+        write_table(out, [{"schema": SCHEMA, **row} for row in chosen])
+        print(f"{out}: {len(chosen)} pairs")
+    else:
+        finish(chosen, EFTData(), out, prompts, annotator, heldout, dry_run, seed, f"verifier, steps of {model}")
+
+
+def prm800k(
+    ratings: Path,
+    out: Path,
+    prompts: Prompts | None = None,
+    annotator: Endpoint | None = None,
+    benchmarks: list[str] | None = None,
+    heldout: int = 0,
+    limit: int | None = None,
+    dry_run: bool = False,
+    seed: int = 0,
+) -> None:
+    """Make judge data of step ratings by people: at the same prefix one step rated good and one rated bad.
+
+    Args:
+        ratings: "prm800k" or another hub set, a file of rated trajectories (PRM800K's format or ours), or of pairs
+            (`problem`, `previous_steps`, `chosen`, `rejected`).
+        out: .jsonl or .parquet to write; rejects, held-out pairs and the data card go beside it.
+        prompts: templates and step format.
+        annotator: writes explanations, and must agree with the ratings; without one there are verdicts alone.
+        benchmarks: sources whose problems are rejected.
+        heldout: about so many pairs, on problems of their own, go to <out>.heldout.jsonl.
+        limit: take at most so many pairs, chosen by the seed.
+        dry_run: print what the annotator would be asked; send and write nothing.
+        seed: choice of pairs, split and order.
+    """
+    pairs = read_pairs(ratings)
+    if limit is not None and limit < len(pairs):
+        pairs = random.Random(seed).sample(pairs, limit)
+    data = EFTData()
+    usable = usable_pairs(pairs, read_benchmarks(benchmarks), data)
+    finish(usable, data, out, prompts or Prompts(), annotator, heldout, dry_run, seed, f"ratings of {ratings.name}")
+
+
+def read_pairs(ratings: Path) -> list[dict[str, Any]]:
+    """The pairs of a file that holds pairs, or rated trajectories."""
+    fields = ["problem", "previous_steps", "chosen", "rejected"]
+    if not is_table(ratings) or not all(name in read_table(ratings, [], fields)[0] for name in fields):
+        return [pair for trajectory in read_trajectories(ratings) for pair in rated_pairs(trajectory)]
+    rows = read_table(ratings, fields, ["id"])
+    return [{"id": row.get("id", f"{ratings.stem}/{i}"), **row} for i, row in enumerate(rows)]
+
+
+def search(
+    model: Path,
+    problems: Path,
+    out: Path,
+    engine: Engine,
+    prm: PRM,
+    search: TreeSettings,
+    prompts: Prompts,
+    margin: float = 0.1,
+    annotator: Endpoint | None = None,
+    benchmarks: list[str] | None = None,
+    heldout: int = 0,
+    limit: int | None = None,
+    dry_run: bool = False,
+    concurrency: int = 256,
+    seed: int = 0,
+) -> None:
+    """Make judge data as the paper does: tree search, best and worst of a layer by the PRM, an annotator that agrees.
+
+    Searched trees are kept in <out>.trees.jsonl, replies in <out>.replies.jsonl.
+
+    Args:
+        model: Hugging Face folder of the policy that proposes steps.
+        problems: JSONL of training problems.
+        out: .jsonl or .parquet to write; rejects, held-out pairs and the data card go beside it.
+        engine: what samples.
+        prm: the process reward model, with an engine of its own.
+        search: how a tree is grown.
+        prompts: templates and step format.
+        margin: best and worst form a pair only if their P("+") differ by so much.
+        annotator: writes explanations, and must agree with the PRM; without one there are verdicts alone.
+        benchmarks: sources whose problems are rejected.
+        heldout: about so many pairs, on problems of their own, go to <out>.heldout.jsonl.
+        limit: take at most so many pairs, chosen by the seed.
+        dry_run: search, then print what the annotator would be asked.
+        concurrency: problems under way at the same time.
+        seed: choice of pairs, split and order; the search has a seed of its own.
+    """
+    encoder = Encoder(load_tokenizer(check_folder(model)), prompts)
+    trees = grow(model, read_problems(problems), out, engine, prm, search, encoder, concurrency)
+    pairs = [pair for tree in trees for pair in layer_pairs(tree, margin)]
+    layers = sum(len(tree.layers) for tree in trees)
+    print(f"{layers} layers of {len(trees)} trees: {len(pairs)} with a margin of {margin:g}")
+    if limit is not None and limit < len(pairs):
+        pairs = random.Random(seed).sample(pairs, limit)
+    data = EFTData()
+    usable = usable_pairs(pairs, read_benchmarks(benchmarks), data)
+    origin = f"{layers} layers of {len(trees)} trees of {model}, PRM {prm.model}, margin {margin:g}"
+    finish(usable, data, out, prompts, annotator, heldout, dry_run, seed, origin)
+
+
+def grow(
+    model: Path,
+    problems: Sequence[Problem],
+    out: Path,
+    engine: Engine,
+    prm: PRM,
+    settings: TreeSettings,
+    encoder: Encoder,
+    concurrency: int,
+) -> list[SearchedTree]:
+    """The trees of all problems, in order; those that the journal has are not searched again."""
+    journal = beside(out, "trees.jsonl")
+    made_by = {"model": fingerprint(model), "prm": fingerprint(prm.model), "search": asdict(settings)}
+    kept = read_appended(journal)
+    for row in kept:
+        if row["made_by"] != made_by:
+            raise DataError(f"{journal} holds trees of other models or settings, {row['made_by']}: choose another out")
+    done = {row["problem"]["id"] for row in kept}
+
+    async def run() -> None:
+        try:
+            await engine.load_weights(model, model.name)
+            await prm.load()
+            await for_each(
+                [problem for problem in problems if problem.id not in done],
+                lambda problem: tree_search(problem, engine, prm, encoder, settings),
+                f"{model.name} searches trees",
+                concurrency,
+                lambda tree: append_row(journal, {"made_by": made_by, **asdict(tree)}),
+            )
+        finally:
+            await engine.close()
+            await prm.engine.close()
+
+    if any(problem.id not in done for problem in problems):
+        asyncio.run(run())
+    trees = {row["problem"]["id"]: tree_from_json(row) for row in read_appended(journal)}
+    return [trees[problem.id] for problem in problems]

@@ -1,0 +1,107 @@
+"""`psr data problems` and `psr data ift`: problems and worked solutions from public sources."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from psr.commands.annotating import ask_all, beside, read_benchmarks
+from psr.data.annotator.dry_run import estimate
+from psr.data.annotator.settings import Endpoint
+from psr.data.card import counted, lengths, table, write_card
+from psr.data.decontamination import without_benchmarks
+from psr.data.ift import BY_RULE, IFTData, Segmenter, take, usable
+from psr.data.jsonl import write_jsonl
+from psr.data.segmenting import parse_steps
+from psr.data.sources import Source, limited, read_source
+from psr.data.tables import write_table
+from psr.errors import UsageError
+from psr.prompts import Prompts
+
+
+def problems(
+    source: str | Source, out: Path, benchmarks: list[str] | None = None, limit: int | None = None, gold: bool = False
+) -> None:
+    """Write the problems of a source that no benchmark has, as `id`, `problem`.
+
+    Args:
+        source: short name (gsm8k, math, numinamath, math500, ...), file of rows, hub name, or settings of a source.
+        out: .jsonl or .parquet to write.
+        benchmarks: sources whose problems are dropped.
+        limit: only the first so many rows of the source.
+        gold: write `answer`, too.
+    """
+    kept, dropped = without_benchmarks(read_source(limited(source, limit)), read_benchmarks(benchmarks or []))
+    fields = ("id", "problem", "answer") if gold else ("id", "problem")
+    write_table(out, [{name: row[name] for name in fields if name in row} for row in kept])
+    names = counted("benchmark", (row["benchmark"] for row in dropped))
+    print(
+        f"{out}: {len(kept)} problems, {len(dropped)} in benchmarks",
+        *(f"{n['rows']} in {n['benchmark']}" for n in names),
+    )
+
+
+def ift(
+    source: str | Source,
+    out: Path,
+    segmenter: Segmenter = "sentences",
+    annotator: Endpoint | None = None,
+    prompts: Prompts | None = None,
+    similarity: float = 1.0,
+    min_steps: int = 1,
+    benchmarks: list[str] | None = None,
+    limit: int | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Make IFT data: worked solutions cut into steps; whatever is not kept is in <out>.rejects.jsonl with the reason.
+
+    Killed and started again it asks no annotator's request twice: the replies are in <out>.replies.jsonl.
+
+    Args:
+        source: short name (gsm8k, math, numinamath), file of rows, hub name, or settings of a source.
+        out: .jsonl or .parquet to write; the data card goes beside it, <out>.md.
+        segmenter: "lines" and "sentences" cut by rule; "annotator" asks for the steps.
+        annotator: the OpenAI-compatible endpoint that is asked.
+        prompts: its template `segment`.
+        similarity: rejected below; 1.0 allows white space and step marks alone to differ from the solution.
+        min_steps: solutions of fewer steps are rejected.
+        benchmarks: sources whose problems are rejected.
+        limit: only the first so many rows of the source.
+        dry_run: print the requests, an estimate of tokens and cost, and examples; send and write nothing.
+    """
+    prompts, data = prompts or Prompts(), IFTData()
+    if (segmenter == "annotator") != (annotator is not None) or (dry_run and annotator is None):
+        raise UsageError(f"segmenter is {segmenter!r}: the settings annotator.* go with segmenter 'annotator' alone")
+    rows = usable(read_source(limited(source, limit)), read_benchmarks(benchmarks or []), data)
+    spent = ""
+    if annotator is None:
+        cuts = [BY_RULE[segmenter](row["solution"]) for row in rows]
+    else:
+        asked = [prompts.segment_prompt(row["problem"], row["solution"]) for row in rows]
+        if dry_run:
+            print(estimate(annotator, asked))
+            return
+        texts, spent = ask_all(annotator, asked, beside(out, "replies.jsonl"), "segmenting")
+        cuts = [parse_steps(text) for text in texts]
+    for row, steps in zip(rows, cuts, strict=True):
+        take(row, steps, similarity, min_steps, data)
+    write_table(out, data.rows)
+    write_jsonl(beside(out, "rejects.jsonl"), data.rejects)
+    filters = f"segmenter `{segmenter}`, similarity at least {similarity:g}, at least {min_steps} steps"
+    write_card(beside(out, "md"), out.stem, ift_card(data, filters, benchmarks or [], spent))
+    print(f"{out}: {len(data.rows)} solutions kept, {len(data.rejects)} rejected")
+
+
+def ift_card(data: IFTData, filters: str, benchmarks: Sequence[str], spent: str) -> dict[str, str]:
+    steps = [row["solution"].split("\n") for row in data.rows]
+    figures = [
+        lengths("steps per solution", [len(one) for one in steps]),
+        lengths("characters per step", [len(step) for one in steps for step in one]),
+        lengths("characters per problem", [len(row["problem"]) for row in data.rows]),
+    ]
+    return {
+        "Counts": f"{len(data.rows)} solutions kept, {len(data.rejects)} rejected (schema in the column `schema`).",
+        "Lengths": table(figures),
+        "Sources": table(counted("source", (row["source"] for row in data.rows))),
+        "Filters": f"{filters}; problems compared with: {', '.join(benchmarks) or 'no benchmark'}.",
+        "Rejects": table(counted("reason", (row["reason"] for row in data.rejects))),
+        "Annotator": spent,
+    }

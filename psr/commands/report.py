@@ -1,0 +1,39 @@
+"""`psr report`: looks at one or several runs and writes what it found as a page, images and Markdown."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from psr.errors import UsageError
+from psr.report.images import NoBrowserError, write_images
+from psr.report.markdown import build_markdown
+from psr.report.page import build_page
+from psr.report.runs import read_runs
+from psr.report.sections import charts
+
+
+def report(runs: list[Path], out: Path | None = None, problems: int = 20, images: bool = True) -> None:
+    """Write report.html, one file that needs no network, the tables as report.md, and every figure as PNG and SVG.
+
+    Args:
+        runs: folders that `psr run` wrote to; runs that differ only in the seed share a colour.
+        out: folder to write to; `report` in the first run's folder if not given.
+        problems: so many searched problems of every iteration can be looked at in the page, drawn at random; more
+            make a larger file.
+        images: also write figures/*.svg and *.png; needs Chrome or Chromium on the machine.
+    """
+    if problems < 0:
+        raise UsageError(f"problems is {problems}: name how many problems of an iteration the page holds, 0 for none")
+    found = read_runs(runs)
+    out = out or found[0].folder.root / "report"
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    page = build_page(found, problems)
+    (out / "report.html").write_text(page, encoding="utf-8")
+    (out / "report.md").write_text(build_markdown(found), encoding="utf-8")
+    console.print(f"{out / 'report.html'} ({len(page.encode()) / 1e6:.1f} MB), report.md")
+    if images:
+        try:
+            console.print(f"{out / 'figures'}: {len(write_images(charts(found), out / 'figures'))} images")
+        except NoBrowserError as error:
+            console.print(f"no images: {error}")

@@ -1,0 +1,121 @@
+"""OpenAI's chat completions over any Engine: what makes a policy of ours an annotator.
+
+A small HTTP/1.1 server on the standard library, for one machine: POST /v1/chat/completions, GET /v1/models. Requests
+that wait at the same time share the engine's batches. Knows HTTP and engines; not what is asked.
+"""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from psr.engines.base import Engine, EngineError, PromptTooLong, Sampling
+from psr.modules.policy import load_tokenizer
+
+MAX_BODY = 2**24
+
+
+async def serve_chat(model: Path, engine: Engine, port: int) -> None:
+    """Serve the folder `model` on localhost until cancelled. Raises EngineError where the port is taken."""
+    await engine.load_weights(model, model.name)
+    try:
+        server = await start_chat(model, engine, port)
+        print(f"{model} answers at http://127.0.0.1:{port}/v1/chat/completions, model {model.name}")
+        async with server:
+            await server.serve_forever()
+    finally:
+        await engine.close()
+
+
+async def start_chat(model: Path, engine: Engine, port: int) -> asyncio.Server:
+    """The listening server; `engine` serves `model` already. Port 0 takes a free one."""
+    tokenizer = load_tokenizer(model)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while (request := await read_request(reader)) is not None:
+                status, content = await answer(*request, model.name, engine, tokenizer)
+                text = json.dumps(content).encode()
+                head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
+                writer.write(head.encode() + text)
+                await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError, ValueError):
+            pass  # the other side has gone, or does not speak HTTP
+        finally:
+            writer.close()
+
+    try:
+        return await asyncio.start_server(talk, "127.0.0.1", port)
+    except OSError as error:
+        raise EngineError(f"port {port} cannot be used ({error.strerror}): choose another --port") from error
+
+
+async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, bytes] | None:
+    """Method, path and body; None where the connection has ended. Raises ValueError on what is no HTTP."""
+    line = await reader.readline()
+    if not line:
+        return None
+    method, path, _ = line.decode("latin-1").split(" ", 2)
+    length = 0
+    while (header := (await reader.readline()).strip()) != b"":
+        name, _, value = header.decode("latin-1").partition(":")
+        if name.lower() == "content-length":
+            length = int(value)
+    if length > MAX_BODY:
+        raise ValueError(f"a body of {length} bytes")
+    return method, path, await reader.readexactly(length)
+
+
+async def answer(
+    method: str, path: str, body: bytes, name: str, engine: Engine, tokenizer: PreTrainedTokenizerBase
+) -> tuple[str, dict[str, Any]]:
+    """Status line and JSON of the reply."""
+    if (method, path) == ("GET", "/v1/models"):
+        return "200 OK", {"object": "list", "data": [{"id": name, "object": "model"}]}
+    if (method, path) != ("POST", "/v1/chat/completions"):
+        return "404 Not Found", {"error": {"message": f"there is no {method} {path}"}}
+    try:
+        asked = json.loads(body)
+        sampling, prompt = sampling_of(asked), prompt_of(asked["messages"], tokenizer)
+    except (ValueError, KeyError, TypeError) as error:
+        return "400 Bad Request", {"error": {"message": f"not a chat completion request: {error!r}"}}
+    try:
+        [[completion]] = await engine.generate([prompt], sampling)
+    except PromptTooLong as error:
+        return "400 Bad Request", {"error": {"message": str(error)}}
+    except EngineError as error:
+        return "500 Internal Server Error", {"error": {"message": str(error)}}
+    text = completion.text
+    for stop in sampling.stop:  # the engine leaves it in the text, the protocol does not
+        text = text.partition(stop)[0]
+    reason = "length" if completion.finish_reason == "length" else "stop"
+    message = {"role": "assistant", "content": text}
+    usage = {"prompt_tokens": len(prompt), "completion_tokens": len(completion.token_ids)}
+    usage["total_tokens"] = sum(usage.values())
+    choice = {"index": 0, "message": message, "finish_reason": reason}
+    return "200 OK", {"object": "chat.completion", "model": name, "choices": [choice], "usage": usage}
+
+
+def sampling_of(asked: dict[str, Any]) -> Sampling:
+    """The request's sampling; the defaults are OpenAI's. Raises ValueError for several choices at once."""
+    if asked.get("n", 1) != 1 or asked.get("stream"):
+        raise ValueError("n and stream are not supported")
+    stop = asked.get("stop") or []
+    return Sampling(
+        max_new_tokens=int(asked.get("max_completion_tokens") or asked.get("max_tokens") or 256),
+        temperature=float(asked.get("temperature", 1.0)),
+        top_p=float(asked.get("top_p", 1.0)),
+        seed=int(asked.get("seed") or 0),
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+    )
+
+
+def prompt_of(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids of a conversation; without a chat template those of its contents, line by line."""
+    if tokenizer.chat_template is None:
+        return tokenizer.encode("\n".join(message["content"] for message in messages))
+    rendered = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    return tokenizer.encode(str(rendered), add_special_tokens=False)

@@ -1,0 +1,197 @@
+"""Decoding: the rows under way, one token a step, each sequence of tokens once.
+
+Rows that have drawn the same tokens after the same prompt are in the same state; they share a branch, with one set of
+keys and values and one forward, until they draw different tokens. Knows rows and the arena. Does not know who asked.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from psr.engines.local.kv import Arena, ArenaCache, KVShape, Pool
+from psr.engines.local.packing import padded
+from psr.engines.local.rows import Row
+from psr.engines.sampling import nucleus_sample
+
+COLUMN_BLOCK = 64
+"""The arena grows by so many columns at least: growing copies it."""
+
+
+@dataclass(eq=False)
+class Branch:
+    """Rows with the same tokens so far. `length` of them have keys and values; `token` is the next to be fed."""
+
+    rows: list[Row]
+    length: int
+    token: int
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What became of a branch: the rows that are finished, and a branch for each different token of the others."""
+
+    finished: list[Row]
+    going: list[Branch]
+
+
+class DecodeBatch:
+    """The rows under way.
+
+    Args:
+        model: what decodes.
+        shape: of the model's keys and values.
+        max_rows: rows decoded together.
+        max_tokens: tokens whose keys and values fit in memory.
+        eos: token that ends a completion.
+        piece: text of one token.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        shape: KVShape,
+        max_rows: int,
+        max_tokens: int,
+        eos: int | None,
+        piece: Callable[[int], str],
+    ) -> None:
+        self._model, self._device, self.arena = model, shape.device, Arena(shape)
+        self._max_rows, self._max_tokens, self._eos, self._piece = max_rows, max_tokens, eos, piece
+        self._branches: list[Branch] = []  # branch i has row i of the arena
+        self._drawn: list[Drawn] = []  # by the last step, for every branch
+        self.count = 0
+
+    def room(self, columns: int) -> int:
+        """How many more rows of so many tokens may join."""
+        columns = _blocks(max(columns, self.arena.columns if self._branches else 0))
+        return min(self._max_rows, max(1, self._max_tokens // columns)) - self.count
+
+    def join(
+        self, prompts: Sequence[Sequence[Row]], logits: Tensor, slots: Sequence[list[int]], pool: Pool
+    ) -> list[Row]:
+        """Draw the first tokens of rows that share a prompt; the rows that are finished with it.
+
+        Args:
+            prompts: the rows of each prompt.
+            logits: (prompts, vocabulary), after each prompt.
+            slots: where the pool has the tokens of each prompt.
+            pool: keys and values of the prompts.
+        """
+        drawn = self._draw([Branch(list(rows), len(rows[0].prompt), -1) for rows in prompts], logits)
+        new = [(branch, prompt) for one, prompt in zip(drawn, slots, strict=True) for branch in one.going]
+        if new:
+            columns = _blocks(max(row.reserved for branch, _ in new for row in branch.rows))
+            self._fit(columns, len(self._branches) + len(new))
+            longest = max(len(prompt) for _, prompt in new)
+            rows = torch.arange(len(self._branches), len(self._branches) + len(new), device=self._device)
+            self.arena.load(pool, rows, padded([prompt for _, prompt in new], longest).to(self._device))
+            self._branches += [branch for branch, _ in new]
+            self.count += sum(len(branch.rows) for branch, _ in new)
+        return [row for one in drawn for row in one.finished]
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[Row, int]]:
+        """One token for every row; the rows that are finished, each with its row of the arena, until `settle`."""
+        lengths = torch.tensor([branch.length for branch in self._branches], device=self._device)
+        longest = max(branch.length for branch in self._branches) + 1
+        seen = torch.arange(longest, device=self._device)[None, :] <= lengths[:, None]
+        mask = torch.zeros(seen.shape, dtype=self._model.dtype, device=self._device).masked_fill_(~seen, -torch.inf)
+        output = self._model(
+            input_ids=torch.tensor([[branch.token] for branch in self._branches], device=self._device),
+            attention_mask=mask[:, None, None, :],
+            position_ids=lengths[:, None],
+            past_key_values=ArenaCache(self.arena, lengths, longest),
+            use_cache=True,
+        )
+        for branch in self._branches:
+            branch.length += 1
+        self._drawn = self._draw(self._branches, output.logits[:, -1].float())
+        return [(row, index) for index, one in enumerate(self._drawn) for row in one.finished]
+
+    def settle(self) -> None:
+        """Let finished rows go, and give branches that have parted rows of the arena of their own."""
+        kept = [one.going[0] if one.going else None for one in self._drawn]
+        parted = [(branch, index) for index, one in enumerate(self._drawn) for branch in one.going[1:]]
+        self.count -= sum(len(one.finished) for one in self._drawn)
+        holes = [index for index, branch in enumerate(kept) if branch is None][::-1]
+        sources, targets = [], []
+        self._fit(self.arena.columns, len(kept) + max(0, len(parted) - len(holes)))
+        for branch, source in parted:
+            target = holes.pop() if holes else len(kept)
+            kept[target : target + 1] = [branch]
+            sources.append(source)
+            targets.append(target)
+        if sources:
+            self.arena.copy(sources, targets, max(branch.length for branch, _ in parted))
+        self._close(kept)
+
+    def clear(self) -> None:
+        self._branches, self.count = [], 0
+
+    def _close(self, kept: list[Branch | None]) -> None:
+        """Move the last branches to where finished ones have left holes."""
+        holes = [index for index, branch in enumerate(kept) if branch is None]
+        sources, targets = [], []
+        for hole in holes:
+            while kept and kept[-1] is None:
+                kept.pop()
+            if hole >= len(kept):
+                break
+            sources.append(len(kept) - 1)
+            targets.append(hole)
+            kept[hole] = kept.pop()
+        self._branches = [branch for branch in kept if branch is not None]
+        if sources:
+            self.arena.copy(sources, targets, max(self._branches[target].length for target in targets))
+
+    def _fit(self, columns: int, rows: int) -> None:
+        """Make the arena large enough; with nobody in it, as small as it may be."""
+        used = len(self._branches)
+        columns = max(columns, self.arena.columns if used else 0)
+        if columns > self.arena.columns or rows > self.arena.rows or (not used and columns < self.arena.columns):
+            most = max(1, min(self._max_rows, self._max_tokens // columns))
+            self.arena.resize(min(most, max(2 * rows, self.arena.rows)), columns, used)
+
+    def _draw(self, branches: Sequence[Branch], logits: Tensor) -> list[Drawn]:
+        """The next token of every row, from the logits (branches, vocabulary) of its branch."""
+        rows = [row for branch in branches for row in branch.rows]
+        if len(rows) > len(branches):
+            index = [i for i, branch in enumerate(branches) for _ in branch.rows]
+            logits = logits[torch.tensor(index, device=self._device)]
+        tokens, logprobs = draw(rows, logits)
+        drawn, at = [], 0
+        for branch in branches:
+            finished: list[Row] = []
+            going: dict[int, list[Row]] = {}
+            for row in branch.rows:
+                row.append(tokens[at], logprobs[at], self._eos, self._piece)
+                if row.finish_reason is None:
+                    going.setdefault(tokens[at], []).append(row)
+                else:
+                    finished.append(row)
+                at += 1
+            drawn.append(Drawn(finished, [Branch(some, branch.length, token) for token, some in going.items()]))
+        return drawn
+
+
+def draw(rows: Sequence[Row], logits: Tensor) -> tuple[list[int], list[float]]:
+    """Next tokens and their log-probabilities at each row's temperature; logits (rows, vocabulary) in float32."""
+    temperatures = torch.tensor([row.sampling.temperature or 1.0 for row in rows], device=logits.device)
+    logprobs = (logits / temperatures[:, None]).log_softmax(-1)
+    tokens = logprobs.argmax(-1)
+    sampled = [i for i, row in enumerate(rows) if row.sampling.temperature > 0]
+    if sampled:
+        # The uniform of a token was drawn for its row and its place: the batch has no part in what comes out.
+        uniforms = [rows[i].uniforms[len(rows[i].token_ids)] for i in sampled]
+        uniform = torch.tensor(uniforms, dtype=torch.float32, device=logits.device)
+        top_p = torch.tensor([rows[i].sampling.top_p for i in sampled], dtype=torch.float32, device=logits.device)
+        index = torch.tensor(sampled, device=logits.device)
+        tokens[index] = nucleus_sample(logprobs[index], top_p, uniform)
+    return tokens.tolist(), logprobs.gather(1, tokens[:, None]).squeeze(1).tolist()
+
+
+def _blocks(columns: int) -> int:
+    return -(-columns // COLUMN_BLOCK) * COLUMN_BLOCK

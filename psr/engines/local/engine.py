@@ -1,0 +1,179 @@
+"""The in-process engine: the Engine protocol on a model in this process.
+
+Requests of all coroutines that wait at the same time run in one batch, which new ones join as others leave. Knows
+nothing of steps or judges. What is sampled for a request depends on its own seed alone, not on the batch around it.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from psr.engines.base import ANYWHERE, Completion, EngineError, Origin, PromptTooLong, Sampling
+from psr.engines.local.core import Core
+from psr.engines.local.rows import Row
+from psr.engines.usage import Usage
+from psr.modules.policy import load_policy, load_tokenizer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SETTLED_TURNS = 8
+"""Turns of the event loop without a new request after which every waiting coroutine has asked."""
+
+
+@dataclass(eq=False)
+class _Job:
+    """One waiting call: its rows, and how many of them are not finished."""
+
+    rows: list[Row]
+    reply: asyncio.Future[None]
+    left: int
+
+
+class LocalEngine:
+    """Serves a policy inside this process.
+
+    Args:
+        dtype: "float32" or "bfloat16"; greedy tokens of float32 are those of transformers' own `generate`.
+        max_batch: completions decoded together.
+        device: torch device that the engine's copy of the weights lives on.
+        cache_gib: memory for keys and values in GiB, half of it for prefixes that are kept for later requests, half for
+            the completions under way; fewer of those are decoded together where they would not fit.
+    """
+
+    def __init__(
+        self, dtype: str = "float32", max_batch: int = 512, device: str = "cpu", cache_gib: float = 2.0
+    ) -> None:
+        if dtype not in DTYPES:
+            raise EngineError(f"engine.dtype is {dtype!r}: choose one of {', '.join(DTYPES)}")
+        if max_batch < 1:
+            raise EngineError(f"engine.max_batch is {max_batch}: it must be at least 1")
+        self.dtype, self.max_batch, self.device = DTYPES[dtype], max_batch, torch.device(device)
+        self.cache_gib = cache_gib
+        self.usage: dict[str, Usage] = {}
+        self._core: Core | None = None
+        self._version: str | None = None
+        self._jobs: dict[Row, _Job] = {}
+        self._asked = 0
+        self._worker: asyncio.Task[None] | None = None
+
+    @property
+    def served_version(self) -> str | None:
+        return self._version
+
+    async def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, origin: Origin = ANYWHERE
+    ) -> list[list[Completion]]:
+        rows = []
+        for prompt in prompts:
+            length = min(sampling.max_new_tokens, self._room(prompt))
+            for index in range(sampling.n):
+                uniforms = np.random.default_rng((sampling.seed, index)).random(length)
+                rows.append(Row(tuple(prompt), sampling, uniforms))
+        await self._ask(rows, origin)
+        completions = [self._completion(row) for row in rows]
+        return [completions[i : i + sampling.n] for i in range(0, len(completions), sampling.n)]
+
+    async def choice_logprobs(
+        self, prompts: Sequence[Sequence[int]], choices: Sequence[int], origin: Origin = ANYWHERE
+    ) -> list[list[float]]:
+        for prompt in prompts:
+            self._room(prompt)
+        scoring = Sampling(max_new_tokens=0)
+        rows = [Row(tuple(prompt), scoring, np.empty(0), tuple(choices)) for prompt in prompts]
+        await self._ask(rows, origin)
+        return [row.scores for row in rows]
+
+    async def load_weights(self, folder: Path, version: str) -> None:
+        if any(not job.reply.done() for job in self._jobs.values()):  # a run that failed leaves cancelled ones behind
+            raise EngineError("weights cannot be changed while requests are waiting")
+        await self.close()
+        model = load_policy(folder, self.dtype, self.device).eval()
+        self._core = Core(model, load_tokenizer(folder), self.max_batch, int(self.cache_gib * 2**30))
+        self._version = version
+
+    async def health(self) -> str:
+        if self._version is None:
+            raise EngineError("the engine serves no weights yet: call load_weights first")
+        return self._version
+
+    async def close(self) -> None:
+        self._core = self._version = None
+        self._jobs.clear()
+
+    async def sleep(self) -> None:
+        await self.close()
+
+    def _room(self, prompt: Sequence[int]) -> int:
+        """Tokens that may follow the prompt."""
+        if self._core is None:
+            raise EngineError("the engine serves no weights yet: call load_weights first")
+        context = self._core.context
+        if len(prompt) >= context:
+            raise PromptTooLong(
+                f"a prompt of {len(prompt)} tokens leaves no room in the model's context of {context} tokens: "
+                "shorten the prompt template, drop long problems or use a model with a longer context"
+            )
+        return context - len(prompt)
+
+    async def _ask(self, rows: list[Row], origin: Origin) -> None:
+        """Have the rows finished."""
+        assert self._core is not None
+        if not rows:
+            return
+        loop, started = asyncio.get_running_loop(), time.monotonic()
+        if self._worker is None or self._worker.done():  # what an earlier event loop has left behind goes first
+            self._core.clear_rows()
+            self._jobs.clear()
+            self._worker = loop.create_task(self._serve())
+        job = _Job(rows, loop.create_future(), len(rows))
+        self._jobs.update(dict.fromkeys(rows, job))
+        self._asked += 1
+        self._core.ask(rows)
+        await job.reply
+        asked, computed = sum(len(row.prompt) for row in rows), sum(row.computed for row in rows)
+        generated = sum(len(row.token_ids) for row in rows)
+        used = Usage(len(rows), asked, asked - computed, generated, (time.monotonic() - started) * len(rows))
+        self.usage[origin.kind] = self.usage.get(origin.kind, Usage()) + used
+
+    async def _serve(self) -> None:
+        await self._settle()
+        while (core := self._core) is not None and core.busy:  # new weights come with a new core
+            try:
+                finished = core.step()
+            except Exception as error:  # the waiting coroutines raise it, not this task
+                for job in set(self._jobs.values()):
+                    if not job.reply.done():
+                        job.reply.set_exception(error)
+                self._jobs.clear()
+                core.clear()
+                finished = []
+            if self._reply(finished) or not core.busy:
+                await self._settle()
+
+    def _reply(self, finished: list[Row]) -> int:
+        """Tell those whose rows are all finished; how many they are."""
+        told = 0
+        for row in finished:
+            job = self._jobs.pop(row)
+            job.left -= 1
+            if job.left == 0 and not job.reply.done():
+                job.reply.set_result(None)
+                told += 1
+        return told
+
+    async def _settle(self) -> None:
+        """Let every coroutine that can still run ask first, so that the batch is full."""
+        seen, quiet = -1, 0
+        while quiet < SETTLED_TURNS:
+            quiet = quiet + 1 if self._asked == seen else 0
+            seen = self._asked
+            await asyncio.sleep(0)
+
+    def _completion(self, row: Row) -> Completion:
+        assert self._core is not None and row.finish_reason is not None and self._version is not None
+        text = self._core.tokenizer.decode(row.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return Completion(tuple(row.token_ids), str(text), row.finish_reason, row.logprob, self._version)

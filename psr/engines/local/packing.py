@@ -1,0 +1,140 @@
+"""How the tokens to be computed are laid out in forwards: subtrees of prompts as sequences, each token once.
+
+A sequence may hold many prompts that begin alike: a mask lets every token see its own ancestors only. Knows nodes and
+index tensors. Does not know models.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from psr.engines.local.prefix_tree import PADDING, Node
+
+PACK_TOKENS = 256
+"""A subtree of at most so many tokens is one sequence: attention looks at all of them, seen or masked."""
+BATCH_CELLS = 1 << 22
+"""Cells of the attention mask of one forward; bounds its memory."""
+LENGTH_RATIO = 1.5
+"""Sequences share a forward within this ratio of lengths: padding would cost more than it saves."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Nodes in depth-first order, `ends[i]` the index after the last descendant of node i, the slots before them."""
+
+    nodes: list[Node]
+    ends: list[int]
+    context: list[int]
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Packs as tensors.
+
+    Args:
+        ids: (packs, tokens), padded on the right with 0.
+        positions: (packs, tokens).
+        slots: (packs, tokens), where keys and values go; padding goes to slot 0.
+        context: (packs, cached), slots of what all tokens of a pack see, padded on the right.
+        mask: (packs, 1, tokens, cached + tokens), true where a token sees another; every token sees itself.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    slots: Tensor
+    context: Tensor
+    mask: Tensor
+
+
+def plan(nodes: Sequence[Node]) -> list[list[Pack]]:
+    """Packs in stages: those of one stage need nothing but earlier stages and what is cached already.
+
+    `nodes` are those to be computed, parents before children. A subtree that is too large for one pack gives its trunk
+    to the first stage and its branches to the next, so that no branch repeats the trunk.
+    """
+    chosen = set(nodes)
+    children: dict[Node, list[Node]] = {node: [] for node in nodes}
+    sizes = dict.fromkeys(nodes, 1)
+    for node in nodes:
+        if node.parent in chosen:
+            children[node.parent].append(node)
+    for node in reversed(nodes):
+        if node.parent in chosen:
+            sizes[node.parent] += sizes[node]
+    stages: list[list[Pack]] = []
+    waiting = [(node, 0) for node in nodes if node.parent not in chosen]
+    while waiting:
+        root, stage = waiting.pop()
+        if stage == len(stages):
+            stages.append([])
+        if sizes[root] <= PACK_TOKENS:
+            stages[stage].append(_subtree(root, children, sizes))
+            continue
+        trunk = [root]
+        while len(children[trunk[-1]]) == 1 and len(trunk) < PACK_TOKENS:
+            trunk += children[trunk[-1]]
+        stages[stage].append(Pack(trunk, [len(trunk)] * len(trunk), _slots_before(root)))
+        waiting.extend((child, stage + 1) for child in children[trunk[-1]])
+    return stages
+
+
+def _subtree(root: Node, children: dict[Node, list[Node]], sizes: dict[Node, int]) -> Pack:
+    order: list[Node] = []
+    ends, stack = [], [root]
+    while stack:
+        node = stack.pop()
+        ends.append(len(order) + sizes[node])
+        order.append(node)
+        stack.extend(children[node])
+    return Pack(order, ends, _slots_before(root))
+
+
+def _slots_before(node: Node) -> list[int]:
+    slots = []
+    parent = node.parent
+    while parent is not None and parent.parent is not None:
+        slots.append(parent.slot)
+        parent = parent.parent
+    return slots[::-1]
+
+
+def batches(packs: list[Pack]) -> Iterator[list[Pack]]:
+    """Packs of similar length together, as many as the mask's memory allows."""
+    batch: list[Pack] = []
+    cached = 0
+    for pack in sorted(packs, key=lambda pack: (len(pack.nodes), len(pack.context))):
+        longest, cached = len(pack.nodes), max(cached, len(pack.context))
+        cells = (len(batch) + 1) * longest * (cached + longest)
+        if batch and (cells > BATCH_CELLS or longest > LENGTH_RATIO * len(batch[0].nodes)):
+            yield batch
+            batch, cached = [], len(pack.context)
+        batch.append(pack)
+    if batch:
+        yield batch
+
+
+def tensors(packs: Sequence[Pack], device: torch.device) -> PackedBatch:
+    """The packs of one forward, padded."""
+    longest = max(len(pack.nodes) for pack in packs)
+    cached = max(len(pack.context) for pack in packs)
+    index = torch.arange(longest)
+    ends = padded([pack.ends for pack in packs], longest)
+    # A token sees i if i is not after it and it lies in the subtree of i.
+    within = (index[None, None, :] <= index[None, :, None]) & (index[None, :, None] < ends[:, None, :])
+    within |= torch.eye(longest, dtype=torch.bool)  # padding sees itself: a softmax over nothing is NaN
+    lengths = torch.tensor([len(pack.context) for pack in packs])
+    before = (torch.arange(cached)[None, :] < lengths[:, None])[:, None, :].expand(-1, longest, -1)
+    return PackedBatch(
+        ids=padded([[node.token for node in pack.nodes] for pack in packs], longest).to(device),
+        positions=padded([[node.depth for node in pack.nodes] for pack in packs], longest).to(device),
+        slots=padded([[node.slot for node in pack.nodes] for pack in packs], longest).to(device),
+        context=padded([pack.context for pack in packs], cached).to(device),
+        mask=torch.cat([before, within], dim=-1)[:, None].to(device),
+    )
+
+
+def padded(rows: Sequence[Sequence[int]], length: int) -> Tensor:
+    """int64 (rows, length), each row padded on the right."""
+    return torch.tensor([[*row, *[PADDING] * (length - len(row))] for row in rows], dtype=torch.long)

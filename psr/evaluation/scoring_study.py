@@ -1,0 +1,64 @@
+"""Comparing two candidates against scoring each: which is repeatable, and which is right (the paper's Table 6).
+
+Knows judged pairs with right labels (people's, or an exact verifier's) and engines.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from psr.encoding import Encoder
+from psr.engines.base import Engine
+from psr.engines.meter import Meter
+from psr.evaluation.judging import pair_scores, pair_verdicts, preference
+from psr.search.judges import JudgeSettings
+
+NOBODY = -1
+TEMPERATURE = 0.7
+"""At which scores are sampled, as in Self-Rewarding Language Models (arXiv 2401.10020)."""
+
+
+async def study(
+    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+) -> list[dict[str, Any]]:
+    """Consistency and agreement of both forms on the same pairs.
+
+    A pairwise judge is asked in both orders, and is consistent where both name the same side. A scoring judge, which
+    knows no order, scores both sides twice, sampled with different seeds, and is consistent where the outcome is the
+    same: higher, lower or equal. Agreement is the share of pairs whose better side is named (by both orders; by the
+    first scores): a tie does not agree. Unparsable is the share of replies without a verdict or a score.
+    """
+    comparing, scoring = Meter(engine), Meter(engine)
+    orders = await pair_verdicts(comparing, encoder, rows, settings)
+    named = [first if first + second == 1 else NOBODY for first, second in zip(orders[::2], orders[1::2], strict=True)]
+    rounds = [
+        await pair_scores(scoring, encoder, rows, replace(settings, seed=seed, score_temperature=TEMPERATURE))
+        for seed in (settings.seed, settings.seed + 1)
+    ]
+    first, second = ([preference(*points) for points in some] for some in rounds)
+    replies = [point for some in rounds for points in some for point in points]
+    return [
+        {
+            "form": "pairwise",
+            "consistency": _share(one != NOBODY for one in named),
+            "agreement": _share(one == 0 for one in named),
+            "tied": _share(one == NOBODY for one in named),
+            "unparsable": _share(one == NOBODY for one in orders),
+            "questions": len(orders),
+            "generated_tokens": comparing.generated_tokens,
+        },
+        {
+            "form": "score",
+            "consistency": _share(one == other for one, other in zip(first, second, strict=True)),
+            "agreement": _share(one == 0 for one in first),
+            "tied": _share(one == NOBODY for one in first),
+            "unparsable": _share(point is None for point in replies),
+            "questions": len(replies),
+            "generated_tokens": scoring.generated_tokens,
+        },
+    ]
+
+
+def _share(values: Iterable[bool]) -> float:
+    values = list(values)
+    return sum(values) / len(values)
