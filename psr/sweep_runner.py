@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Lock
+from typing import Any
 
 import optuna
 from optuna.trial import Trial, TrialState
@@ -23,12 +24,12 @@ from rich.table import Table
 
 from psr import guard
 from psr.commands.trial import trial_folder
-from psr.data.jsonl import write_json
 from psr.errors import UsageError
 from psr.results import read_results
 from psr.run_folder import RunFolder
 from psr.stopping import PREEMPTED
 from psr.sweep_file import Sweep, command_line
+from psr.sweep_results import Results, best_first, short_names, write_sweep, written
 
 POLL = 1.0
 """Seconds between two looks at a trial."""
@@ -47,14 +48,14 @@ def run_sweep(spec: Sweep, base: Path, trials: int, workers: int, seed: int) -> 
         pruner=spec.pruner(),
         load_if_exists=True,
     )
-    Runner(spec, study, base, trials, seed).run(workers)
-    rows = [row(one) for one in study.trials]
-    write_json(base / "trials" / f"{spec.name}.json", {"metric": spec.metric, "trials": rows})
-    Console().print(table(spec, rows))
+    runner = Runner(spec, study, base, trials, seed)
+    runner.run(workers)
+    results = runner.note()
+    Console().print(table(spec.name, results))
     if failed := [one.number for one in study.trials if one.state == TrialState.FAIL]:
         raise UsageError(
-            f"{len(failed)} of {len(rows)} trials failed, the first of them as {log_file(base, spec, failed[0])} says. "
-            "Started again, the sweep makes up for them"
+            f"{len(failed)} of {len(study.trials)} trials failed, the first of them as "
+            f"{log_file(base, spec, failed[0])} says. Started again, the sweep makes up for them"
         )
 
 
@@ -105,6 +106,15 @@ class Runner:
             self.study.tell(trial, measured[max(measured)])
         elif not self.stopped.is_set() and process.returncode != PREEMPTED:
             self.study.tell(trial, state=TrialState.FAIL)
+        self.note()
+
+    def note(self) -> Results:
+        """Write down what is known of all trials."""
+        rows = [row(one) for one in self.study.trials]
+        results = {"metric": self.spec.metric, "maximize": self.spec.maximize, "trials": rows}
+        with self.lock:
+            write_sweep(self.base, self.spec.name, results)
+        return results
 
     def ask(self) -> Trial:
         """A new trial. What is drawn depends on its number, not on how often the sweep was started again before it."""
@@ -158,7 +168,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def row(trial: optuna.trial.FrozenTrial) -> dict[str, object]:
+def row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
     """A trial as it is written to JSON."""
     return {
         "number": trial.number,
@@ -169,21 +179,11 @@ def row(trial: optuna.trial.FrozenTrial) -> dict[str, object]:
     }
 
 
-def table(spec: Sweep, rows: list[dict[str, object]]) -> Table:
+def table(name: str, results: Results) -> Table:
     """The trials, the best first."""
-
-    def worth(one: dict[str, object]) -> float:
-        value = one["value"]
-        return float("-inf") if not isinstance(value, int | float) else value if spec.maximize else -value
-
-    short = {name: name.rpartition(".")[2] for name in spec.space}
-    shown = Table("trial", "state", spec.metric, *short.values(), title=spec.name, box=SIMPLE_HEAD)
-    for one in sorted(rows, key=worth, reverse=True):
-        settings = one["settings"]
-        assert isinstance(settings, dict)
-        cells = [
-            f"{settings[name]:.3g}" if isinstance(settings[name], float) else str(settings[name]) for name in short
-        ]
-        value = one["value"]
-        shown.add_row(str(one["number"]), str(one["state"]), "-" if value is None else f"{value:.4g}", *cells)
+    short = short_names(results)
+    shown = Table("trial", "state", results["metric"], *short.values(), title=name, box=SIMPLE_HEAD)
+    for one in best_first(results):
+        cells = (written(one["settings"].get(setting)) for setting in short)
+        shown.add_row(str(one["number"]), one["state"], written(one["value"]), *cells)
     return shown

@@ -30,7 +30,7 @@ from psr.engines.sglang.protocol import (
     score_ask,
     usage_of,
 )
-from psr.engines.sglang.replicas import Server
+from psr.engines.sglang.replicas import Replica, Server
 from psr.engines.sglang.server import Launch, OwnedServer
 from psr.engines.sglang.transport import Transient
 from psr.engines.usage import Usage
@@ -167,21 +167,27 @@ class SGLangEngine:
         return str(text)
 
     async def _ask(self, asks: list[Ask], choices: Sequence[int], origin: Origin) -> list[dict[str, Any]]:
-        """The replies to all of `asks`, in order."""
+        """The replies to all of `asks`, in order; those of a key come from one replica."""
+        replica = None
         if origin.key:
-            await self._share(asks, origin)
+            before, replica = self._fleet.placement.homes.get(origin.key), self._fleet.placement.of(origin.key)
+            if replica is not before:
+                self._recent.pop(origin.key, None)
+            await self._share(asks, origin, replica)
         chunks = [asks[i : i + self.chunk] for i in range(0, len(asks), self.chunk)]
-        replies = await asyncio.gather(*(self._ask_chunk(chunk, choices, origin) for chunk in chunks))
+        replies = await asyncio.gather(*(self._ask_chunk(chunk, choices, origin, replica) for chunk in chunks))
         return [reply for some in replies for reply in some]
 
-    async def _share(self, asks: list[Ask], origin: Origin) -> None:
+    async def _share(self, asks: list[Ask], origin: Origin, replica: Replica) -> None:
         """Have the server compute first what the prompts have in common."""
         recent = self._recent[origin.key]
         for level in shared_prefixes((ask.prompt for ask in asks), recent, self.share_from):
-            await self._ask_chunk([prefill_ask(prefix) for prefix in level], (), origin)
+            await self._ask_chunk([prefill_ask(prefix) for prefix in level], (), origin, replica)
 
-    async def _ask_chunk(self, asks: list[Ask], choices: Sequence[int], origin: Origin) -> list[dict[str, Any]]:
-        replica = self._fleet.placement.of(origin.key)
+    async def _ask_chunk(
+        self, asks: list[Ask], choices: Sequence[int], origin: Origin, replica: Replica | None
+    ) -> list[dict[str, Any]]:
+        replica = replica or self._fleet.placement.of("")
         replica.load += len(asks)
         try:
             async with self._fleet.session() as session, session.gates[replica].room(len(asks)):

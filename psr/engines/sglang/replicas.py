@@ -1,7 +1,8 @@
 """SGLang servers and their data-parallel ranks, and which of them a problem's requests go to.
 
 A problem that is searched asks again and again with a growing prefix. The keys and values of that prefix lie in the
-radix cache of the server that answered before, so all requests of one key go to one replica.
+radix cache of the server that answered before, so all requests of one key go to one replica, as long as that has not
+much more to do than another: searches differ in length, and the last ones should not wait for each other.
 """
 
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ QUICK = 20.0
 """Seconds for a question that a server answers at once if it can answer at all."""
 DRAIN_LIMIT = 120.0
 """Seconds that requests which nobody waits for any more may take to end."""
+SLACK = 16
+"""Sequences by which loads may differ without a reason to move a problem: a step of its search has about as many."""
 
 
 @dataclass(eq=False)
@@ -101,7 +104,10 @@ def replicas_of(servers: list[Server], router: str | None, ranks: int) -> list[R
 
 @dataclass
 class Placement:
-    """Keeps every key with the replica that had the least to do when the key first asked."""
+    """Keeps every key with the replica that had the least to do when the key first asked.
+
+    A key moves on to the idlest when its own has more than twice as much to do: its prefix is computed again there.
+    """
 
     replicas: list[Replica]
     homes: dict[str, Replica] = field(default_factory=dict)
@@ -109,7 +115,12 @@ class Placement:
     def of(self, key: str) -> Replica:
         """The key's replica; without a key, the one with the least to do now."""
         idlest = min(self.replicas, key=lambda replica: replica.load)
-        return self.homes.setdefault(key, idlest) if key else idlest
+        if not key:
+            return idlest
+        home = self.homes.get(key)
+        if home is None or home.load > 2 * idlest.load + SLACK:
+            home = self.homes[key] = idlest
+        return home
 
     def forget(self) -> None:
         """New weights: no cache holds anything any more."""
