@@ -4,8 +4,8 @@
 
 Needs `make sglang`. A real SGLang server on the CPU is asked by a real search of 400 problems with the run's M1, which
 is noted, and says how long a decoding step takes at 1 to 256 sequences, and a prefill by its tokens. Its time is the
-processor time of its scheduler, which runs the model, so that what else the machine does hardly counts. The noted search
-on one simulated server shows how far the simulation is off. Then come 2, 4, 8 and 16 servers, for the problems of each
+processor time of its scheduler, which runs the model: what else the machine does hardly counts. The noted search on one
+simulated server shows how far the simulation is off. Then come 2, 4, 8 and 16 servers, for the problems of each
 iteration of the paper: 400, 800 and 1,200. `--measured FILE` keeps the measurement, or uses it if it is there.
 """
 

@@ -12,11 +12,11 @@ DRAWN = 12
 
 
 def items(runs: Sequence[Run]) -> Iterator[Item]:
-    for number, run in enumerate(runs):
+    found = [(run, name, results) for run in runs for name, results in run.sweeps.items()]
+    for number, (run, name, results) in enumerate(found):
         of_run = "" if len(runs) == 1 else f" of {run.name}"
-        for name, results in run.sweeps.items():
-            yield course(f"sweep-{number}-{name}", f"Trials of {name}{of_run}", results)
-            yield table(f"trials-{number}-{name}", f"Sweep {name}{of_run}", results)
+        yield course(f"sweep-{number}", f"Trials of {name}{of_run}", results)
+        yield table(f"trials-{number}", f"Sweep {name}{of_run}", results)
 
 
 def scale(results: Results) -> tuple[float, str]:
@@ -40,18 +40,21 @@ def table(key: str, title: str, results: Results) -> Table:
 def course(key: str, title: str, results: Results) -> Chart:
     """The metric by iteration; the best trial stands out."""
     factor, metric = scale(results)
-    trials = best_first(results)[:DRAWN]
-    lines = tuple(line(trial, factor, best=i == 0) for i, trial in enumerate(trials) if trial["by_iteration"])
-    left_out = f" The {DRAWN} best trials." if len(results["trials"]) > DRAWN else ""
-    caption = f"The best trial is the thick line, pruned ones are dotted.{left_out}"
+    trials = [trial for trial in best_first(results) if trial["by_iteration"]]
+    lines = tuple(line(trial, factor, best=i == 0) for i, trial in enumerate(trials[:DRAWN]))
+    left_out = f" Only the best {DRAWN} are drawn." if len(trials) > DRAWN else ""
+    caption = f"The thick line is the best trial, dotted ones were pruned.{left_out}"
     return Chart(key, title, caption, "model", metric, lines, y_range=(0.0, 100.0) if factor == 100 else None)
 
 
 def line(trial: dict[str, Any], factor: float, best: bool) -> Series:
-    values: tuple[Number, ...] = tuple(factor * value for value in trial["by_iteration"].values())
-    dash: Dash = "dot" if trial["state"] == "pruned" else "solid"
-    name = f"trial {trial['number']}"
-    return Series(name, tuple(trial["by_iteration"]), values, colour=0 if best else 1, dash=dash, faint=not best)
+    measured = trial["by_iteration"]
+    values: tuple[Number, ...] = tuple(factor * value for value in measured.values())
+    pruned = trial["state"] == "pruned"
+    name = "best trial" if best else "pruned trials" if pruned else "other trials"
+    dash: Dash = "dot" if pruned else "solid"
+    notes = (f"trial {trial['number']}",) * len(values)
+    return Series(name, tuple(measured), values, colour=0 if best else 1, dash=dash, faint=not best, notes=notes)
 
 
 def models_of(results: Results) -> list[str]:
