@@ -168,14 +168,16 @@ class SGLangEngine:
 
     async def _ask(self, asks: list[Ask], choices: Sequence[int], origin: Origin) -> list[dict[str, Any]]:
         """The replies to all of `asks`, in order; those of a key come from one replica."""
-        replica = None
-        if origin.key:
-            before, replica = self._fleet.placement.homes.get(origin.key), self._fleet.placement.of(origin.key)
-            if replica is not before:
-                self._recent.pop(origin.key, None)
-            await self._share(asks, origin, replica)
         chunks = [asks[i : i + self.chunk] for i in range(0, len(asks), self.chunk)]
-        replies = await asyncio.gather(*(self._ask_chunk(chunk, choices, origin, replica) for chunk in chunks))
+        if not origin.key:
+            replies = await asyncio.gather(*(self._ask_idlest(chunk, choices, origin) for chunk in chunks))
+            return [reply for some in replies for reply in some]
+        replica, moved = self._fleet.placement.home(origin.key)
+        if moved:
+            self._recent.pop(origin.key, None)
+        with replica.asked(len(asks)):
+            await self._share(asks, origin, replica)
+            replies = await asyncio.gather(*(self._ask_chunk(chunk, choices, origin, replica) for chunk in chunks))
         return [reply for some in replies for reply in some]
 
     async def _share(self, asks: list[Ask], origin: Origin, replica: Replica) -> None:
@@ -184,19 +186,19 @@ class SGLangEngine:
         for level in shared_prefixes((ask.prompt for ask in asks), recent, self.share_from):
             await self._ask_chunk([prefill_ask(prefix) for prefix in level], (), origin, replica)
 
+    async def _ask_idlest(self, asks: list[Ask], choices: Sequence[int], origin: Origin) -> list[dict[str, Any]]:
+        replica = self._fleet.placement.idlest
+        with replica.asked(len(asks)):
+            return await self._ask_chunk(asks, choices, origin, replica)
+
     async def _ask_chunk(
-        self, asks: list[Ask], choices: Sequence[int], origin: Origin, replica: Replica | None
+        self, asks: list[Ask], choices: Sequence[int], origin: Origin, replica: Replica
     ) -> list[dict[str, Any]]:
-        replica = replica or self._fleet.placement.of("")
-        replica.load += len(asks)
-        try:
-            async with self._fleet.session() as session, session.gates[replica].room(len(asks)):
-                started = time.monotonic()
-                replies = await self._fleet.generate(session, replica, asks, choices, origin.key)
-                self._count(asks, replies, origin, time.monotonic() - started)
-                return replies
-        finally:
-            replica.load -= len(asks)
+        async with self._fleet.session() as session, session.gates[replica].room(len(asks)):
+            started = time.monotonic()
+            replies = await self._fleet.generate(session, replica, asks, choices, origin.key)
+            self._count(asks, replies, origin, time.monotonic() - started)
+            return replies
 
     def _count(self, asks: list[Ask], replies: list[dict[str, Any]], origin: Origin, seconds: float) -> None:
         used = Usage(seconds=seconds * len(asks))

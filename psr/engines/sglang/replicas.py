@@ -5,6 +5,8 @@ radix cache of the server that answered before, so all requests of one key go to
 much more to do than another: searches differ in length, and the last ones should not wait for each other.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,12 +88,24 @@ class Server:
 
 @dataclass(eq=False)
 class Replica:
-    """What a key sticks to: a server, one data-parallel rank of it, or a router with its servers behind it."""
+    """What a key sticks to: a server, one data-parallel rank of it, or a router with its servers behind it.
+
+    `load` is the number of sequences that were asked of it and are not answered yet.
+    """
 
     url: str
     servers: list[Server]
     rank: int | None = None
     load: int = 0
+
+    @contextmanager
+    def asked(self, size: int) -> Iterator[None]:
+        """Count so many sequences as its load meanwhile."""
+        self.load += size
+        try:
+            yield
+        finally:
+            self.load -= size
 
 
 def replicas_of(servers: list[Server], router: str | None, ranks: int) -> list[Replica]:
@@ -112,15 +126,17 @@ class Placement:
     replicas: list[Replica]
     homes: dict[str, Replica] = field(default_factory=dict)
 
-    def of(self, key: str) -> Replica:
-        """The key's replica; without a key, the one with the least to do now."""
-        idlest = min(self.replicas, key=lambda replica: replica.load)
-        if not key:
-            return idlest
-        home = self.homes.get(key)
-        if home is None or home.load > 2 * idlest.load + SLACK:
-            home = self.homes[key] = idlest
-        return home
+    @property
+    def idlest(self) -> Replica:
+        return min(self.replicas, key=lambda replica: replica.load)
+
+    def home(self, key: str) -> tuple[Replica, bool]:
+        """The key's replica, and whether nothing of the key is there yet."""
+        home, idlest = self.homes.get(key), self.idlest
+        if home is not None and home.load <= 2 * idlest.load + SLACK:
+            return home, False
+        self.homes[key] = idlest
+        return idlest, True
 
     def forget(self) -> None:
         """New weights: no cache holds anything any more."""
