@@ -89,6 +89,15 @@ class SimulatedServer:
             self.running = [call for call in self.running if call.left]
 
 
+def is_prefill(replies: list[dict[str, Any]]) -> bool:
+    return all(reply["meta_info"]["completion_tokens"] == 0 for reply in replies)
+
+
+def prefilled(tokens: int) -> dict[str, Any]:
+    """A reply to a prefix that was in no cache."""
+    return {"output_ids": [], "meta_info": {"prompt_tokens": tokens, "cached_tokens": 0, "completion_tokens": 0}}
+
+
 class SimulatedFleet(Fleet):
     """Answers what a real server has answered to the same problem; `problem#n` is the n-th copy of a problem.
 
@@ -111,8 +120,7 @@ class SimulatedFleet(Fleet):
     async def generate(
         self, session: Session, replica: Replica, asks: Sequence[Ask], choices: Sequence[int], key: str
     ) -> list[dict[str, Any]]:
-        replies = self.replies[key.partition("#")[0]][self.asked[key]]
-        self.asked[key] += 1
+        replies = self.noted(asks, key)
         metas = [reply["meta_info"] for reply in replies]
         uncached = sum(meta["prompt_tokens"] - meta["cached_tokens"] for meta in metas)
         if self.last.setdefault(key, replica) is not replica:  # nothing of the problem is here yet
@@ -120,6 +128,22 @@ class SimulatedFleet(Fleet):
             self.last[key] = replica
         await self.simulated[replica.url].answer(uncached, [meta["completion_tokens"] for meta in metas])
         return replies
+
+    def noted(self, asks: Sequence[Ask], key: str) -> list[dict[str, Any]]:
+        """The real server's replies, in their order.
+
+        Prefixes that are sent ahead because the problem has moved to another server have none: all of them has to be
+        computed. Others need not be sent any more.
+        """
+        calls, lengths = self.replies[key.partition("#")[0]], [len(ask.prompt) for ask in asks]
+        ahead = asks[0].parameters["max_new_tokens"] == 0
+        while not ahead and is_prefill(calls[self.asked[key]]):
+            self.asked[key] += 1
+        found = calls[self.asked[key]]
+        if ahead and (not is_prefill(found) or [reply["meta_info"]["prompt_tokens"] for reply in found] != lengths):
+            return [prefilled(length) for length in lengths]
+        self.asked[key] += 1
+        return found
 
 
 class SimulatedEngine(SGLangEngine):
