@@ -51,7 +51,11 @@ SEQUENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CALL = 4
 """Sequences of one HTTP request in the measurement; a search sends its candidates six at a time, verdicts in pairs."""
 SHORT, LONG, ROUNDS = 4, 28, 3
-PROBLEMS, SERVERS = (400, 800, 1200), (1, 2, 4, 8, 16)
+SERVERS = (1, 2, 4, 8, 16)
+DEFAULT = 512
+"""Of `data.concurrency`: problems under way at the same time."""
+ITERATIONS = ((400, DEFAULT), (800, 800), (1200, 1200), (800, DEFAULT), (1200, DEFAULT))
+"""(problems, at most under way): those of the paper, all at once and as the DataModule's default has it."""
 SEARCH = SearchSettings(width=6, temperature=0.7, top_p=1.0, max_step_tokens=48, ties="advance")
 JUDGE = JudgeSettings(max_tokens=64)
 SHARE_FROM = 1
@@ -82,12 +86,9 @@ class RecordedEngine(SGLangEngine):
         self._fleet = self.recording
 
 
-async def search(problems: Sequence[Problem], engine: Engine, encoder: Encoder) -> float:
-    """Seconds, on the loop's clock."""
-    judge, loop = SelfJudge(engine, encoder, JUDGE), asyncio.get_running_loop()
-    started = loop.time()
-    await for_each(problems, lambda one: step_search(one, engine, judge, encoder, SEARCH), f"{len(problems)} problems")
-    return loop.time() - started
+async def search(problems: Sequence[Problem], engine: Engine, encoder: Encoder, at_once: int = DEFAULT) -> None:
+    judge, title = SelfJudge(engine, encoder, JUDGE), f"{len(problems)} problems"
+    await for_each(problems, lambda one: step_search(one, engine, judge, encoder, SEARCH), title, at_once)
 
 
 def scheduler_seconds() -> float:
@@ -144,7 +145,7 @@ async def timed(fleet: Fleet, prompts: Sequence[tuple[int, ...]], length: int) -
 
 
 def simulate(
-    measured: dict[str, Any], model: Path, problems: Sequence[Problem], servers: int, encoder: Encoder
+    measured: dict[str, Any], model: Path, problems: Sequence[Problem], at_once: int, servers: int, encoder: Encoder
 ) -> dict[str, float]:
     """Seconds of the search, and the figures that explain them.
 
@@ -156,10 +157,11 @@ def simulate(
     engine, loop = SimulatedEngine(fleet, SHARE_FROM), OwnClock()
     loop.run_until_complete(engine.load_weights(model, "M1"))
     before, used = loop.now, time.process_time()
-    loop.run_until_complete(search(problems, engine, encoder))
+    loop.run_until_complete(search(problems, engine, encoder, at_once))
     used, busy = time.process_time() - used, sum(one.busy for one in fleet.simulated.values())
     return {
         "problems": len(problems),
+        "at_once": min(at_once, len(problems)),
         "servers": servers,
         "seconds": loop.now - before,
         "busy": busy / servers / (loop.now - before),
@@ -177,15 +179,15 @@ def main() -> None:
     options = parser.parse_args()
     model = RunFolder(options.run).model(1)
     encoder = Encoder(load_tokenizer(model), Prompts(**yaml.safe_load(options.prompts.read_text())))
-    problems = read_problems(str(options.run / "data" / "problems.jsonl"))[: PROBLEMS[0]]
+    problems = read_problems(str(options.run / "data" / "problems.jsonl"))[: ITERATIONS[0][0]]
     if not options.measured.exists():
         launch = Launch(device="cpu", dtype="float32", log=str(options.measured.with_suffix(".log")))
         write_json(options.measured, asyncio.run(measure(model, problems, encoder, launch)))
     measured = read_json(options.measured)
     rows = []
-    for many in PROBLEMS:
+    for many, at_once in ITERATIONS:
         copies = [Problem(f"{one.id}#{n}", one.problem) for n, one in zip(range(many), cycle(problems), strict=False)]
-        of_many = [simulate(measured, model, copies, servers, encoder) for servers in SERVERS]
+        of_many = [simulate(measured, model, copies, at_once, servers, encoder) for servers in SERVERS]
         rows += [{**row, **against(of_many[0], row)} for row in of_many]
     took, said = measured["seconds"], rows[0]["seconds"]
     Console().print(f"one server, {len(problems)} problems: measured {took:.1f} s, simulated {said:.1f} s")
@@ -196,7 +198,7 @@ def main() -> None:
 
 
 def against(one: dict[str, float], row: dict[str, float]) -> dict[str, float]:
-    """Its efficiency, and the part of it that batches are answerable for, against one server."""
+    """Its efficiency, and how much a busy server decodes, against one server that is asked everything."""
     return {
         "efficiency": one["seconds"] / row["seconds"] / row["servers"],
         "batches": row["tokens_per_busy_second"] / one["tokens_per_busy_second"],
@@ -204,14 +206,17 @@ def against(one: dict[str, float], row: dict[str, float]) -> dict[str, float]:
 
 
 def scale_table(rows: Sequence[dict[str, float]]) -> Table:
-    table = Table("problems", "servers", "seconds", "efficiency %", "busy %", "tokens/s when busy %", "client CPU s")
+    table = Table(
+        "problems", "at once", "servers", "seconds", "efficiency %", "busy %", "tokens/s when busy %", "client CPU s"
+    )
     for row in rows:
-        shares = (f"{100 * row[name]:.1f}" for name in ("efficiency", "busy", "batches"))
+        cells = (f"{100 * row[name]:.1f}" for name in ("efficiency", "busy", "batches"))
         table.add_row(
             f"{row['problems']:.0f}",
+            f"{row['at_once']:.0f}",
             f"{row['servers']:.0f}",
             f"{row['seconds']:.1f}",
-            *shares,
+            *cells,
             f"{row['client']:.1f}",
             end_section=row["servers"] == SERVERS[-1],
         )
