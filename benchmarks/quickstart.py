@@ -12,6 +12,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,16 @@ def main() -> None:
         plot(results, options.plot)
 
 
-def share_first_model(source: Path, target: Path) -> None:
+def share_first_model(
+    source: Path, target: Path, stages: Sequence[str] = SHARED_STAGES, folders: Sequence[str] = SHARED_FOLDERS
+) -> None:
     """Copy what comes before the judge matters; nothing where the target exists."""
     if target.exists():
         return
-    for folder in SHARED_FOLDERS:
+    for folder in folders:
         shutil.copytree(source / folder, target / folder)
     done = read_json(source / "stages.json")
-    (target / "stages.json").write_text(json.dumps({name: done[name] for name in SHARED_STAGES}))
+    (target / "stages.json").write_text(json.dumps({name: done[name] for name in stages}))
 
 
 def pairs_by_correctness(folder: Path, number: int) -> dict[str, int]:

@@ -2,8 +2,8 @@
 
 While the model trains, all ranks stop after the same optimizer step. Supervised training then writes a checkpoint, from
 which it goes on in the middle of its epoch; an iteration's pass over its pairs is begun again. A search stops at the
-next finished problem, and all that it has is in the traces. The process ends with exit code 75, which the scripts in
-configs/cluster take as: start me again.
+next finished problem, and all that it has is in the traces. The process ends with exit code 75 and leaves a mark for
+`psr run --launch`, which then ends with 75 too; the scripts in configs/cluster take it as: start me again.
 """
 
 import shutil
@@ -31,9 +31,11 @@ class Preemption(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         launcher = trainer.strategy.launcher
-        # In the place of Lightning's own handlers: they broadcast to the other ranks out of the signal handler.
+        # In the place of Lightning's own handlers, which come after the model is loaded and broadcast to the others out
+        # of the signal handler. Lightning's teardown puts back what was there.
         connector: Any = trainer._signal_connector
-        connector.register_signal_handlers = lambda: listen(launcher.kill if launcher is not None else None)
+        connector.register_signal_handlers = lambda: None
+        connector._original_handlers = listen(launcher.kill if launcher is not None else None)
         if stage == "fit" and self._folder(trainer) is None:
             raise UsageError("callbacks.preemption.Preemption needs a ModelCheckpoint with `dirpath` and `save_last`")
         every = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]

@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from psr.command_line import spelled
 from psr.errors import USER_ERRORS, UsageError
-from psr.stopping import PREEMPTED
+from psr.stopping import PREEMPTED, leave_mark
 
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 DESCRIPTION = (
@@ -122,6 +122,7 @@ def main(args: list[str] | None = None) -> None:
     except USER_ERRORS as error:
         sys.exit(f"psr: {error}")
     except SIGTERMException:
+        leave_mark()
         print("psr: stopped as told; the same command goes on from here", file=sys.stderr)
         sys.exit(PREEMPTED)
 

@@ -6,7 +6,9 @@ config are relative to the run directory.
 
 import contextlib
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ from psr.data.jsonl import read_json, write_json
 from psr.errors import UsageError
 from psr.results import read_results, results_table, start_results
 from psr.run_folder import RunFolder, add_seconds
+from psr.stopping import MARK, PREEMPTED, listen, stop_asked
 
 JudgeKind = Literal["self", "random", "verifier"]
 
@@ -73,7 +76,9 @@ def run(
     stages = [Stage(**stage) for stage in spec["stages"]]
     on_top = read_overlay(recipe, overlay, [stage.name for stage in stages])
     console, folder = Console(), RunFolder(run_dir)
-    check_same_run(folder, {"recipe": spec["name"], "seed": seed, "judge": judge, "overlay": overlay})
+    chosen = {name: values[name] for name in set} if set else None
+    identity = {"recipe": spec["name"], "seed": seed, "judge": judge, "overlay": overlay, "set": chosen}
+    check_same_run(folder, identity)
     start_results(folder.results, spec["name"], seed, judge)
     done = read_json(run_dir / "stages.json")
     with contextlib.chdir(run_dir):
@@ -85,7 +90,7 @@ def run(
             started = time.monotonic()
             arguments = stage_arguments(stage, values, on_top.get(stage.name), run_dir)
             if stage.parallel and launch:
-                start(launch, arguments)
+                start(launch, arguments, run_dir / "stopped")
             else:
                 main(arguments)
             seconds = time.monotonic() - started
@@ -97,9 +102,19 @@ def run(
     console.print(f"written to {folder.results}")
 
 
-def start(launch: str, arguments: list[str]) -> None:
-    """Run a stage in processes of its own, and end as they end where that is not well."""
-    code = subprocess.run([*shlex.split(launch), "psr", *arguments]).returncode
+def start(launch: str, arguments: list[str], mark: Path) -> None:
+    """Run a stage in processes of its own, hand a signal to stop on to them, and end as they do where that is not well.
+
+    Processes that stop as told leave the file `mark`: what exit code the launcher makes of theirs is its own affair.
+    """
+    mark.unlink(missing_ok=True)
+    process = subprocess.Popen([*shlex.split(launch), "psr", *arguments], env={**os.environ, MARK: str(mark)})
+    before = listen(lambda number: process.terminate())  # SIGTERM is what every launcher hands on
+    code = process.wait()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    if mark.exists() or stop_asked():
+        sys.exit(PREEMPTED)
     if code:
         sys.exit(code)
 
@@ -148,10 +163,10 @@ def read_overlay(recipe: Path, overlay: str | None, stages: list[str]) -> dict[s
 
 
 def check_same_run(folder: RunFolder, settings: dict[str, Any]) -> None:
-    """A run directory belongs to one recipe, seed, judge and overlay. Raises UsageError where they differ."""
+    """A run directory belongs to one recipe, seed, judge, overlay and set of variables; else raises UsageError."""
     path = folder.root / "run.json"
-    before = read_json(path)
-    differing = [f"{name} {before[name]!r}" for name, value in settings.items() if before and before.get(name) != value]
+    before = read_json(path) or settings
+    differing = [f"{name} {before.get(name)!r}" for name, value in settings.items() if before.get(name) != value]
     if differing:
         raise UsageError(f"run_dir {folder.root} holds a run with {', '.join(differing)}: choose another run_dir")
     write_json(path, settings)

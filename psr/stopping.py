@@ -2,21 +2,33 @@
 
 The handler only notes it. Who is at a place where all ranks can stop together asks, and stops there; a handler that did
 more, a collective operation above all, would come in between those of the training.
+
+What was stopped ends with the exit code PREEMPTED. Launchers do not hand it on: torchrun makes 1 of every failure, and
+srun's is that of whichever process came off worst. So a process that stopped as told leaves a file as well, where the
+one that started the launcher says.
 """
 
+import os
 import signal
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 PREEMPTED = 75
 """The exit code of a process that stopped because it was told to, and that can be started again (EX_TEMPFAIL)."""
+MARK = "PSR_STOPPED"
+"""Environment variable that names the file to leave."""
 
 _asked: set[int] = set()
 
 
-def listen(tell: Any = None) -> None:
-    """From now on the signals only make `stop_asked` true; `tell` hands them on to processes that this one started."""
+def listen(tell: Callable[[int], Any] | None = None) -> dict[int, Any]:
+    """From now on the signals only make `stop_asked` true; returns the handlers that were there before.
+
+    `tell` is called with the first signal, to hand it on to processes that this one started.
+    """
     _asked.clear()
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -24,10 +36,15 @@ def listen(tell: Any = None) -> None:
             tell(number)
         _asked.add(number)
 
-    for one in SIGNALS:
-        signal.signal(one, note)
+    return {one: signal.signal(one, note) for one in SIGNALS}
 
 
 def stop_asked() -> bool:
     """Whether a signal has come since `listen`."""
     return bool(_asked)
+
+
+def leave_mark() -> None:
+    """Say that this process stopped as told, where somebody wants to know."""
+    if path := os.environ.get(MARK):
+        Path(path).touch()

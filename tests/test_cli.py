@@ -326,6 +326,15 @@ def test_a_run_directory_of_another_run(fails: Fails, run_dir: Path, options: li
     assert f"holds a run with {held}" in message and "choose another run_dir" in message
 
 
+def test_a_run_directory_of_other_variables(fails: Fails, run_dir: Path, tmp_path: Path):
+    recipe = tmp_path / "recipe"
+    shutil.copytree(TINY, recipe)
+    with (recipe / "recipe.yaml").open("a") as file:
+        file.write("variables: {width: 3}\n")
+    message = fails("run", str(recipe), "--run-dir", str(run_dir), "--judge", JUDGE, "--set.width=4")
+    assert "holds a run with set None: choose another run_dir" in message
+
+
 def test_a_stage_that_fails_ends_a_real_run_with_its_message_alone(run_dir: Path):
     """The same as a process: exit code 1, the message last on stderr, and started again it goes on from there."""
     done = json.loads((run_dir / "stages.json").read_text())

@@ -1,16 +1,28 @@
-"""The cluster examples: shells and parsers accept them, and what they start exists."""
+"""The cluster examples: they start what exists, and start it again where it was stopped."""
 
+import os
 import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from psr.data.jsonl import read_json
 from psr.run import read_overlay, read_recipe
-from psr.stopping import PREEMPTED
-from tests.recipes.tiny_run import ROOT
+from tests.recipes.tiny_run import ROOT, environment
 
 CLUSTER = ROOT / "configs" / "cluster"
+
+
+def container() -> dict[str, Any]:
+    service, job = yaml.safe_load_all((CLUSTER / "kubernetes.yaml").read_text())
+    assert (service["kind"], job["kind"]) == ("Service", "Job")
+    [found] = job["spec"]["template"]["spec"]["containers"]
+    return dict(found)
 
 
 @pytest.mark.parametrize("script", sorted(CLUSTER.glob("*.sh")), ids=lambda path: path.name)
@@ -19,18 +31,62 @@ def test_a_script_is_sound(script):
     assert script.stat().st_mode & 0o111, "executable"
 
 
-def test_slurm_requeues_on_the_exit_code_of_a_stopped_fit():
-    text = (CLUSTER / "slurm.sh").read_text()
-    assert f"$code == {PREEMPTED}" in text and "--signal=USR1@" in text
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Puts shell scripts on the PATH of what the test starts, and the real psr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+
+    def add(name: str, text: str) -> None:
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        program = tmp_path / "bin" / name
+        program.write_text(f"#!/usr/bin/env bash\n{text}\n")
+        program.chmod(0o755)
+
+    add("psr", f'exec "{sys.executable}" -m psr.cli "$@"')
+    return add
+
+
+@pytest.mark.parametrize(
+    ("srun", "code"),
+    [('touch "$PSR_STOPPED"; exit 143', 0), ("exit 143", 143), ("true", 0)],
+    ids=["stopped as told", "failed", "done"],
+)
+def test_slurm_requeues_what_stopped_as_told_and_nothing_else(
+    tmp_path: Path, programs: Callable[[str, str], None], srun: str, code: int
+):
+    """srun's exit code is the highest of its tasks': 143 of one that was ended as another had stopped already."""
+    programs("srun", srun)
+    programs("scontrol", 'echo "$@" > scontrol.txt')
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/activate").touch()
+    (tmp_path / "recipe").mkdir()
+    stage = {"name": "fit", "command": "fit --config fit.yaml", "parallel": True}
+    (tmp_path / "recipe/recipe.yaml").write_text(yaml.safe_dump({"name": "one", "stages": [stage]}))
+    ended = subprocess.run(
+        ["bash", str(CLUSTER / "slurm.sh"), "recipe", "run", "none"], env={**environment(), "SLURM_JOB_ID": "7"}
+    )
+    assert ended.returncode == code
+    requeued = Path("scontrol.txt").read_text().split() if Path("scontrol.txt").exists() else None
+    assert requeued == (["requeue", "7"] if "PSR_STOPPED" in srun else None)
+
+
+def test_a_pod_hands_sigterm_on_and_waits_for_the_end(tmp_path: Path, programs: Callable[[str, str], None]):
+    programs("torchrun", "trap 'sleep 0.5; touch stopped; exit 1' TERM; touch started; while true; do sleep 0.05; done")
+    names = {"RECIPE": "r", "DATA": "d", "MODEL": "m", "JOB_COMPLETION_INDEX": "0"}
+    pod = subprocess.Popen(container()["command"], env={**environment(), **names})
+    while not Path("started").exists():
+        assert pod.poll() is None
+        time.sleep(0.02)
+    pod.terminate()
+    assert pod.wait(30) == 1, "and the second stage is not begun"
+    assert Path("stopped").exists()
 
 
 def test_the_kubernetes_job_starts_the_recipes_stages():
-    service, job = yaml.safe_load_all((CLUSTER / "kubernetes.yaml").read_text())
-    assert (service["kind"], job["kind"]) == ("Service", "Job")
-    [container] = job["spec"]["template"]["spec"]["containers"]
-    assert subprocess.run(["bash", "-n", "-c", container["command"][-1]]).returncode == 0
+    assert subprocess.run(["bash", "-n", "-c", container()["command"][-1]]).returncode == 0
     for stage in ("sft.yaml", "self_rewarding.yaml"):
-        assert f"$RECIPE/{stage}" in container["command"][-1]
+        assert f"$RECIPE/{stage}" in container()["command"][-1]
         assert (ROOT / "configs" / "qwen2.5-math-7b" / stage).is_file()
 
 

@@ -1,4 +1,4 @@
-"""The commands in README.md are ones that exist: subcommands, options, recipes, configs, make targets, benchmarks."""
+"""Commands in README and guides exist, with their options, recipes, configs and targets; links lead somewhere."""
 
 import re
 import shlex
@@ -18,6 +18,7 @@ from psr.lightning_cli import PSRLightningCLI
 from tests.recipes.tiny_run import ROOT
 
 README = ROOT / "README.md"
+GUIDES = [README, *sorted(ROOT.glob("psr/*/README.md")), *sorted(ROOT.glob("configs/*/README.md"))]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 SHELL = ("", "bash", "sh", "shell", "console")
 
@@ -33,10 +34,8 @@ class ParserOnlyCLI(PSRLightningCLI):
 
 
 def shell_commands() -> Iterator[list[str]]:
-    """The words of every command of ours in the README's fenced blocks."""
-    if not README.is_file():
-        return
-    for language, block in FENCE.findall(README.read_text()):
+    """The words of every command of ours in fenced blocks."""
+    for language, block in FENCE.findall("".join(guide.read_text() for guide in GUIDES)):
         if language.strip() not in SHELL:
             continue
         for line in block.replace("\\\n", " ").splitlines():
@@ -116,6 +115,11 @@ def test_a_benchmark_accepts_its_options(words: list[str]):
 
 
 def test_the_recipes_of_the_readme_exist():
-    text = README.read_text() if README.is_file() else ""
-    for name in sorted(set(re.findall(r"\bconfigs/[\w.-]+", text))):
+    for name in sorted(set(re.findall(r"\bconfigs/[\w.-]+", README.read_text()))):
         assert Path(ROOT / name).exists(), f"README.md names {name}"
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: str(guide.relative_to(ROOT)))
+def test_links_lead_somewhere(guide: Path):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", guide.read_text()):
+        assert (guide.parent / target).exists(), f"{guide.relative_to(ROOT)} links to {target}"

@@ -30,7 +30,7 @@ export OMP_NUM_THREADS=8 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 options=()
 [[ $overlay != none ]] && options+=(--overlay "$overlay")
 source .venv/bin/activate
-# A task that fails ends the others, so that the job ends and can be requeued.
+# A task that fails ends the others, so that the job ends. psr ends with 75 where they stopped as told, whatever srun says.
 psr run "$recipe" --run-dir "$run_dir" --launch "srun --wait=120 --kill-on-bad-exit=1" "${options[@]}" "$@"
 code=$?
 if [[ $code == 75 ]]; then

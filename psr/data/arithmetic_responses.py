@@ -5,7 +5,7 @@ The exact counterpart, for whole responses, of what `psr.data.arithmetic` says o
 
 from collections.abc import Sequence
 
-from psr.data.arithmetic import apply, explain, in_range, is_right, next_operation, parse, stated_result, working
+from psr.data.arithmetic import apply, explain, in_range, is_right, next_operation, stated_result, working
 
 FULL_SCORE = 5
 
@@ -26,30 +26,26 @@ def is_right_response(problem: str, previous: Sequence[str], response: str) -> b
     return all(right_steps(problem, previous, response))
 
 
-def score(problem: str, previous: Sequence[str], response: str, *, whole: bool) -> tuple[int, str] | None:
-    """The points from 0 to 5, and the judge's working: every step worked out, as stated units first, marked a+ or a-.
+def score(problem: str, previous: Sequence[str], response: str) -> tuple[int, str] | None:
+    """The points of a response, one for each right step and five at most, and the judge's working.
 
-    Each right step adds its share of the five points, rounded down: five are for a response without a fault, if it is
-    `whole` up to the end of the chain. For instance "a37+18:7+8=15,3+1+1=5=55;54a-" for the step "a37+18=45". After the
-    steps of a whole response the marks are copied together, ";a-b+c+", so that there is little left to count: a small
-    model copies what followed the same letter, and loses count over a hundred characters. None where a step has nothing
+    Every step is worked out, marked a+ or a- after its stated units and tens, and followed by the points so far:
+    "a37+18:7+8=15,3+1+1=5=55;54a-0b45-20:5-0=5,4-2=2=25;52b+1" for the steps "a37+18=45" and "b45-20=25". A small model
+    adds one to the last number that it wrote; to count all marks at the end is beyond it. None where a step has nothing
     to follow.
     """
     steps, marks = lines(response), right_steps(problem, previous, response)
-    told = []
-    signs = []
+    told, points = [], 0
     for i, step in enumerate(steps):
         before = [*previous, *steps[:i]]
         expected = next_operation(problem, before)
         if expected is None or not in_range(apply(expected.value, expected.sign, expected.operand)):
             return None
         stated = stated_result(problem, before, step)
-        signs.append(f"{expected.mark}{'+' if marks[i] else '-'}")
-        told.append(f"{working(expected)};{stated[::-1] if stated else '?'}{signs[i]}")
-    if whole:
-        told += [";", *signs]
-    asked = len(parse(problem).operations) - len(previous) if whole else 1
-    return FULL_SCORE * sum(marks) // max(asked, len(steps)), "".join(told)
+        points = min(points + marks[i], FULL_SCORE)
+        sign = "+" if marks[i] else "-"
+        told.append(f"{working(expected)};{stated[::-1] if stated else '?'}{expected.mark}{sign}{points}")
+    return points, "".join(told)
 
 
 def better_and_worse(problem: str, a: str, b: str) -> tuple[str, str] | None:

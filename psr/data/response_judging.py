@@ -55,7 +55,7 @@ def scored_steps(problem: Problem, responses: Sequence[str], rng: random.Random,
 
 
 def _scored(problem: Problem, previous: list[str], response: str, granularity: str, name: str) -> list[Row]:
-    told = score(problem.problem, previous, response, whole=granularity == "response")
+    told = score(problem.problem, previous, response)
     if told is None:
         return []
     row = {"id": name, "problem": problem.problem, "previous_steps": previous, "response": response}

@@ -2,33 +2,21 @@
 
 Plain text and numbers are compared right here; everything else goes to math-verify inside worker processes, because a
 hostile answer (9^9^9) can occupy a computer algebra system for ever and only a process can be stopped. The module knows
-nothing of problems, prompts or engines, and this file is also the program that the workers run: importing it must stay
-cheap, so at the top it imports nothing outside the standard library.
+nothing of problems, prompts or engines.
 """
 
-import atexit
-import contextlib
-import json
-import logging
-import os
 import re
-import resource
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
-logger = logging.getLogger(__name__)
+from psr.evaluation.grading_workers import matched, verified
 
 MAX_LENGTH = 512  # characters of an answer; the longest gold answer of the usual benchmarks has 204
 MAX_DEPTH = 32  # nested brackets; the parser's recursion and its time grow with each level
 MAX_DIGITS = 200  # of one number
 MAX_EXPONENT = 10_000  # of a power of numbers, and of what a factorial is taken of
-WORKER_MEMORY = 2 << 30  # bytes of address space; a worker needs about 0.2 GiB of it
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is text, not structure
@@ -97,7 +85,7 @@ def grade_cases(cases: Sequence[Case | None], *, timeout: float = 2.0, workers: 
             results[index] = bool(verdict)
     if hard:
         with ThreadPoolExecutor(min(workers, len(hard)), thread_name_prefix="grading") as threads:
-            verdicts = threads.map(lambda case: _verify(case, timeout=timeout, workers=workers), hard)
+            verdicts = threads.map(lambda case: verified(asdict(case), timeout=timeout, workers=workers), hard)
             for indices, verdict in zip(hard.values(), verdicts, strict=True):
                 for index in indices:
                     results[index] = verdict
@@ -126,26 +114,7 @@ def _settled(case: Case) -> bool | None:
     table = [[_compare(answer, gold, case.tolerance) for answer in case.answers] for gold in case.golds]
     if any(all(verdict is False for verdict in row) for row in table):
         return False
-    return _matched([[verdict is True for verdict in row] for row in table]) or None
-
-
-def _matched(equal: Sequence[Sequence[bool]]) -> bool:
-    """Whether every row can have a column of its own where it is True (bipartite matching by augmenting paths).
-
-    The first that fits would not do: within a tolerance, what equals the same value need not be equal.
-    """
-    owners: dict[int, int] = {}
-
-    def place(row: int, tried: set[int]) -> bool:
-        for column, fits in enumerate(equal[row]):
-            if fits and column not in tried:
-                tried.add(column)
-                if column not in owners or place(owners[column], tried):
-                    owners[column] = row
-                    return True
-        return False
-
-    return all(place(row, set()) for row in range(len(equal)))
+    return matched([[verdict is True for verdict in row] for row in table]) or None
 
 
 def _compare(answer: str, gold: str, tolerance: float | None = None) -> bool | None:
@@ -207,130 +176,3 @@ def _is_excessive(answer: str) -> bool:
             if exponent > MAX_EXPONENT:
                 return True
     return False
-
-
-# Worker processes. Each serves one request at a time, a line of JSON, and replies with a line, "true" or "false". It
-# sets an alarm for itself before each request and leaves the signal's default action in place, so that the kernel ends
-# it on time in the midst of any computation, even when the process that asked is gone by then.
-
-_Worker = subprocess.Popen[str]
-_changed = threading.Condition()  # guards the two below; notified when a worker comes free or is gone
-_idle: list[_Worker] = []
-_alive: set[_Worker] = set()
-
-
-def _verify(case: Case, *, timeout: float, workers: int) -> bool:
-    request = json.dumps({**asdict(case), "timeout": timeout}) + "\n"
-    while True:
-        worker = _lease(workers)
-        try:
-            reply = _exchange(worker, request)
-        except BrokenPipeError:  # it died while idle, which is no fault of this request
-            _discard(worker)
-            continue
-        if reply in ("true\n", "false\n"):
-            with _changed:
-                _idle.append(worker)
-                _changed.notify()
-            return reply == "true\n"
-        _discard(worker)
-        cause = f"took longer than {timeout} s" if worker.returncode == -signal.SIGALRM else "crashed the worker"
-        logger.info("graded as wrong, comparing with %r %s: %r", case.golds, cause, case.answers)
-        return False
-
-
-def _lease(workers: int) -> _Worker:
-    with _changed:
-        _changed.wait_for(lambda: _idle or len(_alive) < workers)
-        if _idle:
-            return _idle.pop()
-        # A fresh interpreter on this very file: nothing is forked from a process that may have threads, and the worker
-        # loads neither the caller's main module nor torch. -P keeps this folder, whose `statistics` is not the standard
-        # library's, off the module path.
-        command = [sys.executable, "-P", __file__]
-        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
-        _alive.add(worker)
-    if _exchange(worker, "") != "ready\n":
-        _discard(worker)
-        raise RuntimeError(f"a grading worker ended while starting, see its error output above: {' '.join(command)}")
-    return worker
-
-
-def _exchange(worker: _Worker, request: str) -> str:
-    assert worker.stdin is not None and worker.stdout is not None
-    worker.stdin.write(request)
-    worker.stdin.flush()
-    return worker.stdout.readline()
-
-
-def _discard(worker: _Worker) -> None:
-    worker.kill()
-    with contextlib.suppress(BrokenPipeError), worker:  # closes its pipes and waits for its end
-        pass
-    with _changed:
-        _alive.discard(worker)
-        _changed.notify()
-
-
-@atexit.register
-def _stop_workers() -> None:
-    for worker in list(_alive):
-        _discard(worker)
-    _idle.clear()
-
-
-def _forget_workers() -> None:
-    """A forked child must not talk to its parent's workers, nor wait for a lock that a thread of the parent held."""
-    global _changed
-    _changed = threading.Condition()
-    _idle.clear()
-    _alive.clear()
-
-
-os.register_at_fork(after_in_child=_forget_workers)
-
-
-def _serve() -> None:
-    """What a worker runs: answers requests from standard input until that closes."""
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)  # a parser's complaint on standard output would pass for a reply
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked, which then stops its workers
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-    for limited, amount in ((resource.RLIMIT_AS, WORKER_MEMORY), (resource.RLIMIT_CORE, 0)):
-        with contextlib.suppress(ValueError, OSError):  # some systems have no such limit; the timeout still holds
-            resource.setrlimit(limited, (amount, resource.getrlimit(limited)[1]))
-
-    from math_verify import LatexExtractionConfig, parse, verify
-
-    logging.disable()  # math-verify warns that its own timeouts, which need the alarm too, are off
-    # LaTeX only: the plain-text extraction of math-verify takes the last number of any sentence for the answer.
-    targets = [LatexExtractionConfig(boxed_match_priority=0)]
-
-    def equal(answer: str, gold: str, tolerance: float | None) -> bool:
-        parsed = [parse(rf"\boxed{{{text}}}", targets, parsing_timeout=None) for text in (gold, answer)]
-        if tolerance is not None and all(parsed):
-            with contextlib.suppress(AttributeError, TypeError, ValueError):  # not numbers: they are compared as usual
-                return abs(float(parsed[0][0].evalf()) - float(parsed[1][0].evalf())) <= tolerance
-        return bool(verify(*parsed, timeout_seconds=None))
-
-    def alike(answers: list[str], golds: list[str], tolerance: float | None) -> bool:
-        return _matched([[equal(answer, gold, tolerance) for answer in answers] for gold in golds])
-
-    equal(r"\frac{1}{2}", "0.5", None)  # builds the parser's tables, so that the first request does not pay for them
-    print("ready", file=replies, flush=True)
-    os.dup2(silence, 2)
-    for line in sys.stdin:
-        request = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, request["timeout"])
-        try:
-            verdict = alike(request["answers"], request["golds"], request["tolerance"])
-        except Exception:  # an answer that no parser can take is a wrong answer
-            verdict = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        print(json.dumps(verdict), file=replies, flush=True)
-
-
-if __name__ == "__main__":
-    _serve()

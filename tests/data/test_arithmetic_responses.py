@@ -41,23 +41,29 @@ def test_every_step_is_checked_on_what_was_stated_before():
     assert not is_right_response(CHAIN, [], "gibberish\n\n")
 
 
-def test_the_marks_of_a_whole_response_are_put_together():
-    told = score(CHAIN, [], SLIP, whole=True)
-    assert (
-        told is not None and told[1].endswith(";a-b+c+") and told[1].startswith("a37+18:7+8=15,3+1+1=5=55;54a-b45-20:")
-    )
+def test_marks_are_added_up_one_by_one():
+    told = score(CHAIN, [], SLIP)
+    assert told is not None and told[0] == 2
+    assert told[1].startswith("a37+18:7+8=15,3+1+1=5=55;54a-0b45-20:") and told[1].endswith(";55c+2")
 
 
-@pytest.mark.parametrize(("response", "points"), [(RIGHT, 5), (SLIP, 3), (TWO_SLIPS, 1), ("a37+18=55", 1)])
-def test_each_right_step_is_worth_its_share_of_five_points(response: str, points: int):
-    told = score(CHAIN, [], response, whole=True)
+@pytest.mark.parametrize(("response", "points"), [(RIGHT, 3), (SLIP, 2), (TWO_SLIPS, 1), ("a37+18=55", 1)])
+def test_each_right_step_adds_a_point(response: str, points: int):
+    told = score(CHAIN, [], response)
     assert told is not None and told[0] == points
 
 
-def test_a_step_alone_has_all_points_or_none():
-    assert score(CHAIN, [], "a37+18=55", whole=False) == (FULL_SCORE, "a37+18:7+8=15,3+1+1=5=55;55a+")
-    assert score(CHAIN, [], "a37+18=45", whole=False) == (0, "a37+18:7+8=15,3+1+1=5=55;54a-")
-    assert score(CHAIN, [], "nonsense", whole=False) == (0, "a37+18:7+8=15,3+1+1=5=55;?a-")
+def test_there_are_five_points_at_most():
+    steps = [f"{mark}{10 + 10 * n}+10={20 + 10 * n}" for n, mark in enumerate("abcdef")]
+    told = score("10a+10b+10c+10d+10e+10f+10", [], "\n".join(steps) + " \\boxed{70}")
+    assert told is not None and told[0] == FULL_SCORE and told[1].endswith(";07f+5")
+
+
+def test_a_step_alone_has_one_point_or_none():
+    assert score(CHAIN, [], "a37+18=55") == (1, "a37+18:7+8=15,3+1+1=5=55;55a+1")
+    assert score(CHAIN, [], "a37+18=45") == (0, "a37+18:7+8=15,3+1+1=5=55;54a-0")
+    assert score(CHAIN, [], "nonsense") == (0, "a37+18:7+8=15,3+1+1=5=55;?a-0")
+    assert score(CHAIN, ["a37+18=55"], "b55-20=35") == (1, "b55-20:5-0=5,5-2=3=35;53b+1")
 
 
 def test_the_better_response_is_right_where_they_first_differ():
@@ -80,12 +86,12 @@ def test_rows_carry_the_verifiers_labels():
             assert row["explanations"]["rejected_first"].endswith("B")
         for row in scored_responses(problem, responses, rng, 2):
             rights = right_steps(row["problem"], [], row["response"])
-            assert row["score"] == FULL_SCORE * sum(rights) // len(rights)
+            assert row["score"] == sum(rights)
             assert row["explanation"].count("+") >= sum(rights)
             seen.add(row["score"])
         for row in scored_steps(problem, responses, rng, 2):
             right = arithmetic.is_right(row["problem"], row["previous_steps"], row["response"])
-            assert row["score"] == (FULL_SCORE if right else 0)
+            assert row["score"] == right
     assert len(seen) > 3
 
 

@@ -29,7 +29,7 @@ class State:
     label = ""
     model = ""
     lock = threading.Lock()
-    running = most_running = 0
+    running = most_running = loads = 0
 
 
 def next_failure() -> str | None:
@@ -77,6 +77,7 @@ class Handler(BaseHTTPRequestHandler):
             "/model_info": {"weight_version": State.label, "model_path": State.model},
             "/server_info": {"max_req_input_len": LONGEST_PROMPT + 1, "enable_deterministic_inference": False},
             "/most_running": State.most_running,
+            "/loads": State.loads,
             "/pid": os.getpid(),
         }
         self.say(answers[self.path])
@@ -88,6 +89,7 @@ class Handler(BaseHTTPRequestHandler):
             self.generate(body)
         elif path == "/update_weights_from_disk":
             State.model, State.label = body["model_path"], body["weight_version"]
+            State.loads += 1
             self.say({"success": True, "message": "done"})
         else:
             self.say({})

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from psr.evaluation import grading
+from psr.evaluation import grading, grading_workers
 from psr.evaluation.grading import extract_boxed, grade_many
 
 ROOT = Path(__file__).parents[2]
@@ -201,20 +201,20 @@ def test_repeated_pairs_are_verified_once() -> None:
 
 
 def test_the_start_of_a_worker_is_not_counted() -> None:
-    grading._stop_workers()
+    grading_workers._stop_workers()
     assert grade_many([(box(r"\sqrt{64}"), "8")], timeout=0.25) == [True]
 
 
 def test_a_worker_killed_while_idle_costs_nothing() -> None:
     grade_many([(box(r"\sqrt{64}"), "8")])
-    for worker in grading._idle:
+    for worker in grading_workers._idle:
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait()
     assert grade_many([(box(rf"\sqrt{{{n * n}}}"), str(n)) for n in range(2, 6)]) == [True] * 4
 
 
 def test_a_worker_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    grading._stop_workers()
+    grading_workers._stop_workers()
     monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(RuntimeError, match="ended while starting"):
         grade_many([(box(r"\sqrt{64}"), "8")])
@@ -238,7 +238,7 @@ def test_works_in_many_threads_at_once_within_the_bound_of_workers() -> None:
     for thread in threads:
         thread.join()
     assert results == {number: [number == 4, False] for number in range(2, 5)}
-    assert len(grading._alive) <= 2
+    assert len(grading_workers._alive) <= 2
 
 
 def test_works_inside_a_running_event_loop() -> None:
@@ -257,14 +257,14 @@ def test_importing_it_loads_nothing_heavy() -> None:
 def test_no_worker_outlives_the_interpreter() -> None:
     finished = run_script(f"""if True:
         import threading, time
-        from psr.evaluation import grading
+        from psr.evaluation import grading, grading_workers
         pairs = [(r"\\boxed{{\\sqrt{{4}}}}", "2"), ({ENDLESS!r}, "2")]
         print(grading.grade_many(pairs, timeout=0.5))
         busy = threading.Thread(target=grading.grade_many, args=(pairs,), kwargs=dict(timeout=1.0))
         busy.daemon = True
         busy.start()
         time.sleep(0.3)
-        print(*(worker.pid for worker in grading._alive))
+        print(*(worker.pid for worker in grading_workers._alive))
     """)
     graded, pids = finished.stdout.splitlines()
     assert graded == "[True, False]", finished.stderr
@@ -274,11 +274,11 @@ def test_no_worker_outlives_the_interpreter() -> None:
 def test_workers_of_a_killed_process_end_by_themselves() -> None:
     finished = run_script(f"""if True:
         import os, signal, threading, time
-        from psr.evaluation import grading
+        from psr.evaluation import grading, grading_workers
         grading.grade_many([(r"\\boxed{{\\sqrt{{4}}}}", "2"), (r"\\boxed{{\\sqrt{{9}}}}", "3")])
         threading.Thread(target=grading.grade_many, args=([({ENDLESS!r}, "2")],)).start()
         time.sleep(0.5)
-        print(*(worker.pid for worker in grading._alive), flush=True)
+        print(*(worker.pid for worker in grading_workers._alive), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """)
     pids = [int(pid) for pid in finished.stdout.split()]
@@ -292,16 +292,16 @@ def test_workers_of_a_killed_process_end_by_themselves() -> None:
 def test_a_forked_child_gets_workers_of_its_own() -> None:
     finished = run_script("""if True:
         import multiprocessing
-        from psr.evaluation import grading
+        from psr.evaluation import grading, grading_workers
 
         def grade():
             return grading.grade_many([(rf"\\\\boxed{{\\\\sqrt{{{n * n}}}}}", "7") for n in range(2, 12)])
 
         grade()
-        before = {worker.pid for worker in grading._alive}
+        before = {worker.pid for worker in grading_workers._alive}
         with multiprocessing.get_context("fork").Pool(1) as pool:
             running = pool.apply_async(grade)
             print(grade() == running.get(30) == [n == 7 for n in range(2, 12)])
-        print(before == {worker.pid for worker in grading._alive})
+        print(before == {worker.pid for worker in grading_workers._alive})
     """)
     assert finished.stdout.split() == ["True", "True"], finished.stderr

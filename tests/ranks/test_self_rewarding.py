@@ -25,19 +25,24 @@ def fit(*options: str) -> list[str]:
     return ["fit", *recipe, *same, *options]
 
 
-@pytest.fixture(scope="module", params=["ddp", "sharded", "2 then 1", "1 then 2"])
+RUNS = {
+    **{"ddp": (DDP, [2]), "ddp, 2 then 1": (DDP, [2, 1]), "ddp, 1 then 2": (DDP, [1, 2])},
+    **{"sharded": (SHARDED, [2]), "sharded, 2 then 1": (SHARDED, [2, 1]), "sharded, 1 then 2": (SHARDED, [1, 2])},
+}
+"""Strategy, and the number of processes of the whole fit or of each iteration."""
+
+
+@pytest.fixture(scope="module", params=RUNS)
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory whose loop ran on two processes, all of it or one of its iterations."""
     folder = tmp_path_factory.mktemp("loop") / "run"
     for part in ("data", "models/M1"):
         copytree(finished_run().folder / part, folder / part)
-    if request.param in ("ddp", "sharded"):
-        launch(folder, 2, fit(*(DDP if request.param == "ddp" else SHARDED)))
-    else:
-        first, second = (int(number) for number in request.param.split(" then "))
-        launch(folder, first, fit(*SHARDED, *HALF))
+    strategy, (*first, last) = RUNS[request.param]
+    for ranks in first:
+        launch(folder, ranks, fit(*strategy, *HALF))
         assert not (folder / "models" / "M3").exists()
-        launch(folder, second, fit(*SHARDED))
+    launch(folder, last, fit(*strategy))
     return folder
 
 
@@ -48,6 +53,11 @@ def lines(folder: Path, number: int) -> list[Trajectory]:
 
 def texts(folder: Path, number: int) -> dict[str, list[list[str]]]:
     return {one.problem.id: [[c.text for c in node.candidates] for node in one.nodes] for one in lines(folder, number)}
+
+
+def weights(folder: Path, number: int) -> dict[str, torch.Tensor]:
+    [file] = (folder / "models" / f"M{number}").glob("*.safetensors")
+    return load_file(file)
 
 
 def curve(folder: Path) -> list[float]:
@@ -74,11 +84,7 @@ def test_the_loss_is_that_of_one_process(run: Path):
 
 @pytest.mark.parametrize("number", [2, 3])
 def test_the_models_are_those_of_one_process(run: Path, number: int):
-    def weights(folder: Path) -> dict[str, torch.Tensor]:
-        [file] = (folder / "models" / f"M{number}").glob("*.safetensors")
-        return load_file(file)
-
-    found, expected = weights(run), weights(finished_run().folder)
+    found, expected = weights(run, number), weights(finished_run().folder, number)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=3e-5)

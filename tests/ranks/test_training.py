@@ -1,8 +1,9 @@
-"""Two processes train as one does: DDP, FSDP2, activation checkpointing, tensor parallelism, LoRA; the same SFT fit."""
+"""Two processes train as one does: DDP, FSDP2, activation checkpointing, tensor parallelism, LoRA, a reward model."""
 
 import csv
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,8 +28,15 @@ trainer:
   {accelerator: cpu, max_epochs: 1, gradient_clip_val: 1.0, enable_checkpointing: false, log_every_n_steps: 1,
    enable_model_summary: false, enable_progress_bar: false, logger: lightning.pytorch.loggers.CSVLogger}
 """
+TRAINER = CONFIG.partition("trainer:")[2]
+PRM_CONFIG = f"""
+model: {{class_path: psr.modules.prm.PRMModule, init_args: {{lr: 1.0e-3}}}}
+data:
+  class_path: psr.data.prm.PRMDataModule
+  init_args: {{trajectories: rated.jsonl, val_share: 0.25, batch_size: 6, row_tokens: 60, template: "{{problem}}\\n"}}
+trainer:{TRAINER}"""
 ADAPTERS = ["--model.init_args.lora", "{rank: 4}"]
-# name: (policy, options); of each policy the fit in one process is what the others are compared with
+# name: (policy, options); the fit in one process that each is compared with is named below
 FITS: dict[str, tuple[str, list[str]]] = {
     "ddp": ("qwen2", DDP),
     "sharded": ("qwen2", SHARDED),
@@ -36,13 +44,18 @@ FITS: dict[str, tuple[str, list[str]]] = {
     "divided": ("qwen2", [*SHARDED, "--trainer.strategy.tensor_parallel_size", "2"]),
     "tied": ("llama", SHARDED),
     "adapters": ("llama", [*SHARDED, *ADAPTERS]),
+    "prm": ("llama", SHARDED),
+    "prm-ddp": ("llama", DDP),
 }
+ALONE = {"qwen2-alone": ("qwen2", []), "llama-alone": ("llama", []), "adapters-alone": FITS["adapters"]}
+ALONE |= {"prm-alone": ("llama", [])}
 
 
 def fit(name: str, policy: str, options: list[str]) -> list[str]:
     logs = ["--trainer.logger.save_dir", name, "--trainer.logger.name", "logs"]
     places = ["--model.init_args.model", policy, "--model.init_args.export_to", f"{name}/M1"]
-    return ["fit", "--config", "sft.yaml", *places, "--trainer.default_root_dir", name, *logs, *options]
+    config = "prm.yaml" if name.startswith("prm") else "sft.yaml"
+    return ["fit", "--config", config, *places, "--trainer.default_root_dir", name, *logs, *options]
 
 
 def policies_and_samples(folder: Path) -> None:
@@ -66,17 +79,25 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     policies_and_samples(folder)
     (folder / "sft.yaml").write_text(CONFIG)
-    alone = [fit("qwen2-alone", "qwen2", []), fit("llama-alone", "llama", []), fit("one-adapters", *FITS["adapters"])]
-    launch(folder, 1, *alone)
+    (folder / "prm.yaml").write_text(PRM_CONFIG)
+    write_jsonl(folder / "rated.jsonl", [rated(number) for number in range(40)])
+    launch(folder, 1, *(fit(name, *settings) for name, settings in ALONE.items()))
     launch(folder, 2, *(fit(name, *settings) for name, settings in FITS.items()))
     return folder
+
+
+def rated(number: int) -> dict[str, Any]:
+    """A trajectory of two steps, each with a good and a bad candidate."""
+    texts = [(f"{number}+{step}=7", f"{number}-{step}=7") for step in (1, 2)]
+    sides = [(dict(text=good, rating=1, chosen=True), dict(text=bad, rating=-1)) for good, bad in texts]
+    return {"id": str(number), "problem": f"{number}+1", "steps": [{"completions": list(some)} for some in sides]}
 
 
 def curves(folder: Path) -> dict[str, list[float]]:
     with (folder / "logs" / "version_0" / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    names = ("train/loss", "train/grad_norm", "val/loss", "val/token_accuracy")
-    return {name: [float(row[name]) for row in rows if row[name]] for name in names}
+    names = ("train/loss", "train/grad_norm", "val/loss", "val/token_accuracy", "val/accuracy", "val/auroc")
+    return {name: [float(row[name]) for row in rows if row[name]] for name in names if name in rows[0]}
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -90,9 +111,10 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 @pytest.mark.parametrize("name", FITS)
 def test_curves_and_weights_are_those_of_one_process(fits: Path, name: str):
-    alone = fits / ("one-adapters" if name == "adapters" else f"{FITS[name][0]}-alone")
+    kind = name.partition("-")[0]
+    alone = fits / f"{kind if kind in ('adapters', 'prm') else FITS[name][0]}-alone"
     expected, found = curves(alone), curves(fits / name)
-    assert len(expected["train/loss"]) == 9 and len(expected["val/loss"]) == 1
+    assert len(expected["train/loss"]) >= 9 and len(expected["val/loss"]) == 1
     for curve, values in expected.items():
         assert found[curve] == pytest.approx(values, rel=1e-4, abs=1e-5), curve
     assert distance(weights(fits / name), weights(alone)) < 2e-5

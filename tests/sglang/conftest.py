@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import pytest
 import yaml
 
@@ -58,6 +59,7 @@ def running(launch: Launch, policies: tuple[Path, Path]) -> Iterator[SGLangEngin
 def engine(running: SGLangEngine, policies: tuple[Path, Path]) -> SGLangEngine:
     """The running engine, with the first policy as M1 and an empty cache."""
     asyncio.run(running.load_weights(policies[0], "M1"))
+    httpx.post(f"{served_url(running)}/flush_cache").raise_for_status()
     running.usage.clear()
     return running
 

@@ -1,15 +1,14 @@
 """SGLangEngine: the Engine protocol on one or several SGLang servers.
 
-Knows prompts, completions and what they cost; the fleet knows servers and failures. Weights get a new label at every
-`load_weights`, and only completions that carry it are handed on: old weights, or those of another run that shares a
-server and counts its iterations likewise, cannot slip in.
+Knows prompts, completions and what they cost; the fleet knows servers and failures. Weights have a label of their own
+(psr/engines/sglang/weights.py), and only completions that carry it are handed on: old weights, or those of another run
+that shares a server and counts its iterations likewise, cannot slip in.
 """
 
 import asyncio
 import json
 import logging
 import time
-import uuid
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,6 +32,7 @@ from psr.engines.sglang.protocol import (
 from psr.engines.sglang.replicas import Replica, Server
 from psr.engines.sglang.server import Launch, OwnedServer
 from psr.engines.sglang.transport import Transient
+from psr.engines.sglang.weights import label_of, staged
 from psr.engines.usage import Usage
 from psr.modules.policy import check_folder, load_tokenizer
 
@@ -46,7 +46,8 @@ class SGLangEngine:
     """Serves a policy from SGLang: from running servers, or from one that it starts and ends itself.
 
     Args:
-        urls: addresses of running servers. They must see the folders of weights under the same paths as this process.
+        urls: addresses of running servers, which several processes may share. They must see the folders of weights
+            under the same paths as this process.
         launch: starts a server instead; `{}` for SGLang's own settings.
         router: address of an sglang-router in front of the `urls`: prompts go there, weights to the servers. With
             `--policy manual` it keeps a problem's requests with one server.
@@ -58,6 +59,8 @@ class SGLangEngine:
             so many tokens: one more round trip, but nothing is computed twice.
         colocated: lends the servers' memory to the trainer between searches; the servers need
             `--enable-memory-saver`, which `launch` adds.
+        stage: folder on the node's own disk that weights are copied to, once for all its processes, before its servers
+            load them: the shared file system is read once, not by every GPU. For servers on the node of this process.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class SGLangEngine:
         timeout: float = 600.0,
         share_from: int = 64,
         colocated: bool = False,
+        stage: str | None = None,
     ) -> None:
         for name, value in (("concurrency", concurrency), ("chunk", chunk), ("share_from", share_from)):
             if value < 1:
@@ -84,6 +88,7 @@ class SGLangEngine:
         self._fleet = Fleet(servers, router, ranks, concurrency, retries, timeout)
         self.chunk = 1 if router is not None else min(chunk, concurrency)
         self.share_from, self.colocated = share_from, colocated
+        self.stage = None if stage is None else Path(stage).expanduser().absolute()
         self.usage: dict[str, Usage] = {}
         self._version: str | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -118,7 +123,10 @@ class SGLangEngine:
         self._recent.clear()
         folder = check_folder(folder).resolve()
         self._tokenizer = load_tokenizer(folder)
-        await self._fleet.load(folder, f"{version}-{uuid.uuid4().hex[:8]}")
+        label = label_of(folder, version)
+        if self.stage is not None:
+            folder = await asyncio.to_thread(staged, folder, self.stage, label)
+        await self._fleet.load(folder, label)
         await self._learn_limits(folder)
         self._version = version
 

@@ -29,11 +29,14 @@ class Server:
     Args:
         url: its address.
         owned: the process, where psr started it.
+        asleep: its memory is lent to somebody else.
+        empty: what it had in memory is lost, and nothing was loaded since.
     """
 
     url: str
     owned: OwnedServer | None = None
     asleep: bool = False
+    empty: bool = False
 
     async def healthy(self, session: Session) -> bool:
         """Whether the server answers and can decode."""
@@ -50,15 +53,22 @@ class Server:
     async def start(self, session: Session, folder: Path, label: str) -> None:
         """Start our own server, with `folder` as weights `label`."""
         assert self.owned is not None
-        self.asleep = False
+        self.asleep = self.empty = False
         await self.owned.start(folder, label, lambda: self.healthy(session))
 
     async def load(self, session: Session, folder: Path, label: str) -> None:
-        """Serve `folder` as weights `label`, with an empty cache, once all running requests are done."""
+        """Serve `folder` as weights `label`, with an empty cache, once all running requests are done.
+
+        Another process that shares the server may have loaded them already, and be asking: then there is nothing to do.
+        """
         if self.asleep:
             await request(session.http, "POST", f"{self.url}/resume_memory_occupation", {})
             self.asleep = False
+        if await self._has(session, label):
+            return
         await self.drain(session)
+        if await self._has(session, label):  # since, and what is drained now are its requests
+            return
         body = {"model_path": str(folder), "weight_version": label, "flush_cache": True}
         reply = await request(session.http, "POST", f"{self.url}/update_weights_from_disk", body)
         if not reply["success"]:
@@ -66,6 +76,10 @@ class Server:
         served = await self.version(session)
         if served != label:
             raise EngineError(f"SGLang at {self.url} took the weights {label!r} and says that it serves {served!r}")
+        self.empty = False
+
+    async def _has(self, session: Session, label: str) -> bool:
+        return not self.empty and await self.version(session) == label
 
     async def drain(self, session: Session) -> None:
         """Wait until no request is running, then empty the cache: with requests pending SGLang would refuse to."""
@@ -76,7 +90,7 @@ class Server:
         """Give back the memory of weights and cache; what was in it is lost."""
         await self.drain(session)
         await request(session.http, "POST", f"{self.url}/release_memory_occupation", {})
-        self.asleep = True
+        self.asleep = self.empty = True
 
     async def limits(self, session: Session) -> tuple[int, bool]:
         """The longest prompt that the server takes, in tokens (its own limit is the first that it refuses), and whether
