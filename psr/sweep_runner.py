@@ -173,7 +173,7 @@ def row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
     return {
         "number": trial.number,
         "state": trial.state.name.lower(),
-        "value": trial.value,
+        "value": trial.value if trial.state == TrialState.COMPLETE else None,  # Optuna gives pruned trials their last
         "by_iteration": {f"M{step}": value for step, value in sorted(trial.intermediate_values.items())},
         "settings": trial.params,
     }

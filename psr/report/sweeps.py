@@ -33,7 +33,8 @@ def table(key: str, title: str, results: Results) -> Table:
         measured = (shown(trial["by_iteration"].get(model), factor) for model in models)
         settings = (written(trial["settings"].get(name)) for name in short)
         rows.append((f"trial {trial['number']}", trial["state"], *measured, *settings))
-    caption = f"The best first, by the {metric} of the last model. A pruned trial was ended as worse than the median."
+    measure = metric.removesuffix(", %")
+    caption = f"The best first, by the {measure} of the last model. A pruned trial was ended as worse than the median."
     return Table(key, title, caption, ("trial", "state", *models, *short.values()), tuple(rows))
 
 
