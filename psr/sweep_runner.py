@@ -52,9 +52,9 @@ def run_sweep(spec: Sweep, base: Path, trials: int, workers: int, seed: int) -> 
     runner.run(workers)
     results = runner.note()
     Console().print(table(spec.name, results))
-    if failed := [one.number for one in study.trials if one.state == TrialState.FAIL]:
+    if failed := [one.number for one in runner.tried() if one.state == TrialState.FAIL]:
         raise UsageError(
-            f"{len(failed)} of {len(study.trials)} trials failed, the first of them as "
+            f"{len(failed)} of {trials} trials failed, the first of them as "
             f"{log_file(base, spec, failed[0])} says. Started again, the sweep makes up for them"
         )
 
@@ -126,7 +126,7 @@ class Runner:
         return self.study.ask()
 
     def tried(self) -> list[optuna.trial.FrozenTrial]:
-        """All trials but those that failed the last time."""
+        """All trials but those that had failed before this process: others are made in their place."""
         return [one for one in self.study.trials if one.number not in self.failed_before]
 
     def watch(self, trial: Trial, process: subprocess.Popen[bytes], folder: Path) -> bool:

@@ -174,8 +174,7 @@ def test_failed_trials_are_named_with_their_log(tmp_path: Path, monkeypatch: pyt
         run_sweep(spec, base, 2, workers=1, seed=0)
     assert "no such x" in (base / "trials" / "quick-000" / "log.txt").read_text()
     (base / "trial.py").write_text(TRIAL.replace("x == 0", "x < 0"))
-    with pytest.raises(UsageError, match="1 of 3 trials failed"):
-        run_sweep(spec, base, 2, workers=1, seed=0)
+    run_sweep(spec, base, 2, workers=1, seed=0)
     assert [(one["state"], one["settings"]["x"]) for one in trials_of(base)[1:]] == [("complete", 1), ("complete", 0)]
 
 
