@@ -1,35 +1,42 @@
-"""Search time against the number of servers, simulated: a real search against servers that answer after measured times.
+"""Search time against the number of servers, simulated: psr's real search and engine, servers that answer as measured.
 
     python benchmarks/search_scale.py --run runs/quickstart --json benchmarks/results/search_scale.json
 
-First the in-process engine searches some of the run's problems with its M1, at several numbers of problems under way:
-that gives the latency of every kind of request by load, and the replies. Then psr's search runs against 1, 2, 4, 8 and
-16 servers that reply the same, each as late as that engine did under the load that the server has just then, on a clock
-of their own. What is simulated is the servers and their time: there is no network, and the client's own work takes
-none; it is measured beside, as one process has to do it for all servers that it asks.
+Needs `make sglang`. A real SGLang server on the CPU is asked by a real search of 400 problems with the run's M1, which
+is noted, and says how long a decoding step takes at 1 to 256 sequences, and a prefill by its tokens. Its time is the
+processor time of its scheduler, which runs the model: what else the machine does hardly counts. The noted search on one
+simulated server shows how far the simulation is off. Then come 2, 4, 8 and 16 servers, for the problems of each
+iteration of the paper: 400, 800 and 1,200. `--measured FILE` keeps the measurement, or uses it if it is there.
 """
 
 import argparse
 import asyncio
 import json
-import selectors
+import random
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import asdict
+from itertools import cycle
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import numpy as np
+import psutil
 import yaml
 from rich.console import Console
 from rich.table import Table
 
+from psr.data.jsonl import read_json, write_json
 from psr.data.problems import read_problems
 from psr.encoding import Encoder
-from psr.engines.base import ANYWHERE, Completion, Origin, Sampling
-from psr.engines.local import LocalEngine
-from psr.engines.sglang.replicas import Placement, Replica
+from psr.engines.base import Engine
+from psr.engines.sglang import Launch, SGLangEngine
+from psr.engines.sglang.fleet import Fleet
+from psr.engines.sglang.protocol import Ask
+from psr.engines.sglang.replicas import Replica
+from psr.engines.sglang.transport import Session
 from psr.modules.policy import load_tokenizer
 from psr.prompts import Prompts
 from psr.records import Problem
@@ -37,146 +44,183 @@ from psr.run_folder import RunFolder
 from psr.search.judges import JudgeSettings, SelfJudge
 from psr.search.run import for_each
 from psr.search.step_search import SearchSettings, step_search
+from simulated_servers import OwnClock, SimulatedEngine, SimulatedFleet, Speed
 
-LOADS = (1, 4, 16, 64)
+SEQUENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""As many run at most: the engine's `concurrency`."""
+CALL = 4
+"""Sequences of one HTTP request in the measurement; a search sends its candidates six at a time, verdicts in pairs."""
+SHORT, LONG, ROUNDS = 4, 28, 3
 SERVERS = (1, 2, 4, 8, 16)
+DEFAULT = 512
+"""Of `data.concurrency`: problems under way at the same time."""
+ITERATIONS = ((400, DEFAULT), (800, 800), (1200, 1200), (800, DEFAULT), (1200, DEFAULT))
+"""(problems, at most under way): those of the paper, all at once and as the DataModule's default has it."""
 SEARCH = SearchSettings(width=6, temperature=0.7, top_p=1.0, max_step_tokens=48, ties="advance")
 JUDGE = JudgeSettings(max_tokens=64)
+SHARE_FROM = 1
 
-Replies = list[list[Completion]]
-
-
-@dataclass
-class Recorded:
-    """An engine that notes how late every reply came, and which it was, by problem."""
-
-    engine: LocalEngine
-    latencies: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    replies: dict[str, list[Replies]] = field(default_factory=lambda: defaultdict(list))
-
-    async def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, origin: Origin = ANYWHERE
-    ) -> Replies:
-        started = time.monotonic()
-        replies = await self.engine.generate(prompts, sampling, origin)
-        self.latencies[origin.kind].append(time.monotonic() - started)
-        self.replies[origin.key].append(replies)
-        return replies
+Replies = dict[str, list[list[dict[str, Any]]]]
 
 
-@dataclass
-class Simulated:
-    """Servers that reply what was recorded, each as late as measured under its load; a problem stays with one."""
+class RecordingFleet(Fleet):
+    """Notes what the server was asked and what it replied, by problem."""
 
-    recorded: dict[str, list[Replies]]
-    by_load: dict[str, list[tuple[int, float]]]
-    placement: Placement
-    asked: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    prompts: list[tuple[int, ...]]
+    replies: Replies
 
     async def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, origin: Origin = ANYWHERE
-    ) -> Replies:
-        server = self.placement.of(origin.key)
-        server.load += 1
-        await asyncio.sleep(latency(self.by_load[origin.kind], server.load))
-        server.load -= 1
-        self.asked[origin.key] += 1
-        return self.recorded[origin.key.partition("#")[0]][self.asked[origin.key] - 1]
+        self, session: Session, replica: Replica, asks: Sequence[Ask], choices: Sequence[int], key: str
+    ) -> list[dict[str, Any]]:
+        found = await super().generate(session, replica, asks, choices, key)
+        self.prompts += [ask.prompt for ask in asks]
+        self.replies.setdefault(key, []).append(found)
+        return found
 
 
-def latency(measured: list[tuple[int, float]], load: int) -> float:
-    """Seconds under so many requests: in between the measurements on a line, beyond the last in proportion."""
-    for (low, fast), (high, slow) in pairwise(measured):
-        if load <= high:
-            return fast + (slow - fast) * (load - low) / (high - low)
-    last, slowest = measured[-1]
-    return slowest * load / last
+class RecordedEngine(SGLangEngine):
+    def __init__(self, launch: Launch) -> None:
+        super().__init__(launch=launch, share_from=SHARE_FROM)
+        self.recording = RecordingFleet(self._fleet.servers, None, 1, SEQUENCES[-1], retries=8, timeout=600.0)
+        self.recording.prompts, self.recording.replies = [], {}
+        self._fleet = self.recording
 
 
-class OwnClock(asyncio.SelectorEventLoop):
-    """An event loop whose time goes on only while it would wait, and then at once."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-        class Skipping(selectors.SelectSelector):
-            def select(selector, timeout: float | None = None) -> Any:
-                self.now += timeout or 0.0
-                return super().select(0)
-
-        super().__init__(Skipping())
-
-    def time(self) -> float:
-        return self.now
+async def search(problems: Sequence[Problem], engine: Engine, encoder: Encoder, at_once: int = DEFAULT) -> None:
+    judge, title = SelfJudge(engine, encoder, JUDGE), f"{len(problems)} problems"
+    await for_each(problems, lambda one: step_search(one, engine, judge, encoder, SEARCH), title, at_once)
 
 
-async def search(problems: list[Problem], engine: Any, encoder: Encoder, at_once: int) -> list[float]:
-    """Search them; the seconds of each, on the loop's clock."""
-    judge, loop = SelfJudge(engine, encoder, JUDGE), asyncio.get_running_loop()
+def scheduler_seconds() -> float:
+    """Processor time of the server's scheduler: of all processes below this one it has worked most."""
+    times = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
+    return max(time.user + time.system for time in times)
 
-    async def one(problem: Problem) -> float:
-        started = loop.time()
-        await step_search(problem, engine, judge, encoder, SEARCH)
-        return loop.time() - started
 
-    return await for_each(problems, one, f"{len(problems)} problems, {at_once} at once", at_once)
+async def measure(model: Path, problems: Sequence[Problem], encoder: Encoder, launch: Launch) -> dict[str, Any]:
+    """A search by a real server, and how fast that server is."""
+    engine = RecordedEngine(launch)
+    try:
+        await engine.load_weights(model, "M1")
+        await search(problems[:20], engine, encoder)  # warms up
+        engine.recording.prompts.clear()
+        engine.recording.replies.clear()
+        await engine.load_weights(model, "M1")
+        before = scheduler_seconds()
+        await search(problems, engine, encoder)
+        seconds, replies = scheduler_seconds() - before, dict(engine.recording.replies)
+        speed = await measure_speed(engine.recording, random.Random(0))
+    finally:
+        await engine.close()
+    return {"seconds": seconds, **asdict(speed), "replies": replies}
+
+
+async def measure_speed(fleet: RecordingFleet, rng: random.Random) -> Speed:
+    """From batches of the search's own prompts, decoded to a short and to a long end; medians of several rounds."""
+    prompts = sorted({prompt for prompt in fleet.prompts if len(prompt) > 1})
+    taken: dict[int, list[tuple[float, float, int]]] = defaultdict(list)
+    for _ in range(ROUNDS):
+        for size in SEQUENCES:
+            chosen = rng.sample(prompts, size)
+            short, uncached = await timed(fleet, chosen, SHORT)
+            taken[size].append((short, (await timed(fleet, chosen, LONG))[0], uncached))
+    steps = [(size, median((long - short) / (LONG - SHORT) for short, long, _ in some)) for size, some in taken.items()]
+    prefills = [median(short for short, _, _ in taken[size]) - (SHORT - 1) * step for size, step in steps]
+    tokens = [median(uncached for _, _, uncached in taken[size]) for size, _ in steps]
+    token, once = np.polyfit(tokens, prefills, 1)
+    return Speed(steps, max(0.0, float(once)), float(token))
+
+
+async def timed(fleet: Fleet, prompts: Sequence[tuple[int, ...]], length: int) -> tuple[float, int]:
+    """Scheduler's seconds until all have so many new tokens, and how many tokens of the prompts were in no cache."""
+    [replica] = fleet.placement.replicas
+    asks = [Ask(prompt, {"max_new_tokens": length, "temperature": 0.7, "ignore_eos": True}) for prompt in prompts]
+    calls = [asks[i : i + CALL] for i in range(0, len(asks), CALL)]
+    async with fleet.session() as session:
+        await replica.servers[0].drain(session)  # and empty the cache
+        before = scheduler_seconds()
+        found = await asyncio.gather(*(Fleet.generate(fleet, session, replica, call, (), "") for call in calls))
+    metas = [reply["meta_info"] for some in found for reply in some]
+    return scheduler_seconds() - before, sum(meta["prompt_tokens"] - meta["cached_tokens"] for meta in metas)
 
 
 def simulate(
-    problems: list[Problem], servers: int, encoder: Encoder, recorded: Any, by_load: Any, at_once: int
+    measured: dict[str, Any], model: Path, problems: Sequence[Problem], at_once: int, servers: int, encoder: Encoder
 ) -> dict[str, float]:
-    """Seconds of the whole search, of its longest problem, and of the client's processor."""
-    engine = Simulated(recorded, by_load, Placement([Replica(f"server {n}", []) for n in range(servers)]))
-    loop, used = OwnClock(), time.process_time()
-    each = loop.run_until_complete(search(problems, engine, encoder, at_once))
-    return {"servers": servers, "seconds": loop.now, "longest": max(each), "client": time.process_time() - used}
+    """Seconds of the search, and the figures that explain them.
+
+    Efficiency is the time of one server over the time of all together, as if they were one after the other; it is the
+    product of the time that servers are busy and of how much they decode in that time, against one server.
+    """
+    speed = Speed(*(measured[name] for name in ("steps", "prefill", "prefill_token")))
+    fleet = SimulatedFleet(servers, speed, measured["replies"])
+    engine, loop = SimulatedEngine(fleet, SHARE_FROM), OwnClock()
+    loop.run_until_complete(engine.load_weights(model, "M1"))
+    before, used = loop.now, time.process_time()
+    loop.run_until_complete(search(problems, engine, encoder, at_once))
+    used, busy = time.process_time() - used, sum(one.busy for one in fleet.simulated.values())
+    return {
+        "problems": len(problems),
+        "at_once": min(at_once, len(problems)),
+        "servers": servers,
+        "seconds": loop.now - before,
+        "busy": busy / servers / (loop.now - before),
+        "tokens_per_busy_second": sum(one.decoded for one in fleet.simulated.values()) / busy,
+        "client": used,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="a run directory of the quickstart with its M1")
     parser.add_argument("--prompts", type=Path, default=Path("configs/quickstart/prompts.yaml"))
-    parser.add_argument("--measured", type=int, default=100, help="problems that are really searched")
-    parser.add_argument("--problems", type=int, default=400, help="problems of the simulation: those, again and again")
+    parser.add_argument("--measured", type=Path, default=Path("runs/search_scale.json"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     model = RunFolder(options.run).model(1)
     encoder = Encoder(load_tokenizer(model), Prompts(**yaml.safe_load(options.prompts.read_text())))
-    problems = read_problems(str(options.run / "data" / "problems.jsonl"))[: options.measured]
-    engine = LocalEngine()
-    asyncio.run(engine.load_weights(model, "M1"))
-    by_load: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for load in LOADS:
-        watched = Recorded(engine)
-        asyncio.run(search(problems if load == LOADS[-1] else problems[: 2 * load], watched, encoder, load))
-        for kind, seconds in watched.latencies.items():
-            by_load[kind].append((load, sum(seconds) / len(seconds)))
-    repeated = [
-        Problem(f"{problems[n % len(problems)].id}#{n}", problems[n % len(problems)].problem)
-        for n in range(options.problems)
-    ]
-    rows = [simulate(repeated, servers, encoder, watched.replies, by_load, len(repeated)) for servers in SERVERS]
-    table = Table("servers", "seconds", "speed-up", "efficiency %", "longest problem s", "client CPU s")
-    for row in rows:
-        row["efficiency"] = rows[0]["seconds"] / row["seconds"] / row["servers"]
-        cells = (
-            row["seconds"],
-            rows[0]["seconds"] / row["seconds"],
-            100 * row["efficiency"],
-            row["longest"],
-            row["client"],
-        )
-        table.add_row(f"{row['servers']:.0f}", *(f"{value:.1f}" for value in cells))
-    Console().print(table)
-    Console().print({kind: [(load, round(seconds, 3)) for load, seconds in found] for kind, found in by_load.items()})
+    problems = read_problems(str(options.run / "data" / "problems.jsonl"))[: ITERATIONS[0][0]]
+    if not options.measured.exists():
+        launch = Launch(device="cpu", dtype="float32", log=str(options.measured.with_suffix(".log")))
+        write_json(options.measured, asyncio.run(measure(model, problems, encoder, launch)))
+    measured = read_json(options.measured)
+    rows = []
+    for many, at_once in ITERATIONS:
+        copies = [Problem(f"{one.id}#{n}", one.problem) for n, one in zip(range(many), cycle(problems), strict=False)]
+        of_many = [simulate(measured, model, copies, at_once, servers, encoder) for servers in SERVERS]
+        rows += [{**row, **against(of_many[0], row)} for row in of_many]
+    took, said = measured["seconds"], rows[0]["seconds"]
+    Console().print(f"one server, {len(problems)} problems: measured {took:.1f} s, simulated {said:.1f} s")
+    Console().print(scale_table(rows))
     if options.json:
-        options.json.write_text(
-            json.dumps(
-                {"measured": len(problems), "problems": len(repeated), "latency_by_load": by_load, "rows": rows},
-                indent=2,
-            )
-            + "\n"
+        figures = {name: value for name, value in measured.items() if name != "replies"}
+        options.json.write_text(json.dumps({"server": figures, "rows": rows}, indent=2) + "\n")
+
+
+def against(one: dict[str, float], row: dict[str, float]) -> dict[str, float]:
+    """Its efficiency, and how much a busy server decodes, against one server that is asked everything."""
+    return {
+        "efficiency": one["seconds"] / row["seconds"] / row["servers"],
+        "batches": row["tokens_per_busy_second"] / one["tokens_per_busy_second"],
+    }
+
+
+def scale_table(rows: Sequence[dict[str, float]]) -> Table:
+    table = Table(
+        "problems", "at once", "servers", "seconds", "efficiency %", "busy %", "tokens/s when busy %", "client CPU s"
+    )
+    for row in rows:
+        cells = (f"{100 * row[name]:.1f}" for name in ("efficiency", "busy", "batches"))
+        table.add_row(
+            f"{row['problems']:.0f}",
+            f"{row['at_once']:.0f}",
+            f"{row['servers']:.0f}",
+            f"{row['seconds']:.1f}",
+            *cells,
+            f"{row['client']:.1f}",
+            end_section=row["servers"] == SERVERS[-1],
         )
+    return table
 
 
 if __name__ == "__main__":

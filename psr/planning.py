@@ -144,6 +144,37 @@ def layer_activations(arch: Architecture, tp: int, element: int) -> float:
 
 
 @dataclass(frozen=True)
+class Server:
+    """A server on the GPUs that train: it has its memory while it searches, and lends it to the trainer for the rest.
+
+    Args:
+        gpus: GPUs that share a copy of the model.
+        fraction: of a GPU's memory, for weights and cache.
+        element: bytes of a weight and of an element of the cache.
+    """
+
+    gpus: int
+    fraction: float
+    element: int
+
+
+def serving_memory(arch: Architecture, layout: Layout, server: Server, gpu_memory: float) -> Memory:
+    """What a GPU holds during a search: the server's share, and of the trainer all but gradients and activations.
+
+    A negative cache says that the share is too small for the weights.
+    """
+    weights = server.element * arch.total / server.gpus
+    resting = ("weights, float32", "optimizer, two moments")
+    kept = {f"trainer: {name}": size for name, size in memory(arch, layout).parts.items() if name in resting}
+    return Memory({"server: weights": weights, "server: cache": server.fraction * gpu_memory * GB - weights, **kept})
+
+
+def cached_tokens(arch: Architecture, server: Server, cache: float) -> float:
+    """How many tokens' keys and values of all layers a copy of the model holds in `cache` bytes on each of its GPUs."""
+    return cache * server.gpus / (2 * arch.layers * arch.key_value * server.element)
+
+
+@dataclass(frozen=True)
 class Guess:
     """What nobody knows before the search.
 

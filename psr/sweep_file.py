@@ -5,6 +5,7 @@ https://docs.wandb.ai/guides/sweeps/sweep-config-keys: `method`, `metric`, `para
 """
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from psr.errors import UsageError
 
-Value = bool | int | float | str
+Value = bool | int | float | str | None
+METRICS = "eval/"
+"""What W&B's names of the metrics of a model begin with."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,26 @@ class Sweep:
     space: dict[str, BaseDistribution]
     command: list[str]
     prunes: bool
-    trials: int
+    run_cap: int | None
 
-    def sampler(self, seed: int) -> optuna.samplers.BaseSampler:
+    def sampler(self, seed: int, trials: int) -> optuna.samplers.BaseSampler:
+        """What draws the settings of one of so many trials; with one seed for two of them they could be the same."""
+        if self.method == "random":
+            return optuna.samplers.RandomSampler(seed)
+        at_random = min(10, trials // 2)  # a sweep of few trials would else end before anything is learnt
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=at_random)
+
+    def trials(self, asked: int | None) -> int | None:
+        """How many are to be made if so many are asked for; None if nothing says it. A grid ends with its points."""
+        wanted = asked or self.run_cap
         if self.method == "grid":
-            grid = {name: list(choices.choices) for name, choices in self.space.items()}  # type: ignore[attr-defined]
-            return optuna.samplers.GridSampler(grid, seed)
-        return optuna.samplers.TPESampler(seed=seed) if self.method == "bayes" else optuna.samplers.RandomSampler(seed)
+            return min(wanted or len(self.points()), len(self.points()))
+        return wanted
+
+    def points(self) -> list[dict[str, Value]]:
+        """All combinations of a grid, in W&B's order: the last parameter changes first."""
+        choices = [one.choices for one in self.space.values() if isinstance(one, CategoricalDistribution)]
+        return [dict(zip(self.space, point, strict=True)) for point in product(*choices)]
 
     def pruner(self) -> optuna.pruners.BasePruner:
         return optuna.pruners.MedianPruner(n_startup_trials=3) if self.prunes else optuna.pruners.NopPruner()
@@ -48,10 +64,12 @@ def read_sweep(path: Path) -> Sweep:
     if not path.is_file():
         raise UsageError(f"no sweep file {path}")
     document = yaml.safe_load(path.read_text())
-    for field in ("method", "metric", "parameters", "command", "run_cap"):
+    for field in ("method", "metric", "parameters", "command"):
         if field not in (document or {}):
             raise UsageError(f"{path}: field {field!r} is missing")
-    method = document["method"]
+    method, metric = document["method"], document["metric"]["name"]
+    if not metric.startswith(METRICS):
+        raise UsageError(f"{path}: metric.name is {metric!r}; it is {METRICS}NAME, NAME a field of results.json")
     if method not in ("grid", "random", "bayes"):
         raise UsageError(f"{path}: method is {method!r}; it is grid, random or bayes")
     space = {name: distribution(path, name, spec) for name, spec in document["parameters"].items()}
@@ -60,17 +78,20 @@ def read_sweep(path: Path) -> Sweep:
     return Sweep(
         name=document.get("name", path.stem),
         method=method,
-        metric=document["metric"]["name"].removeprefix("eval/"),
+        metric=metric.removeprefix(METRICS),
         maximize=document["metric"].get("goal", "minimize") == "maximize",
         space=space,
         command=document["command"],
         prunes="early_terminate" in document,
-        trials=document["run_cap"],
+        run_cap=document.get("run_cap"),
     )
 
 
 def distribution(path: Path, name: str, spec: dict[str, Any]) -> BaseDistribution:
     """The values of a parameter."""
+    unknown = spec.keys() - {"value", "values", "min", "max", "distribution", "q"}
+    if unknown:
+        raise UsageError(f"{path}: parameter {name} has {', '.join(sorted(unknown))}, which is not known here")
     if "value" in spec:
         return CategoricalDistribution([spec["value"]])
     if "values" in spec:

@@ -19,6 +19,7 @@ from lightning import LightningDataModule, LightningModule, Trainer
 
 from psr.cli import LIGHTNING_COMMANDS, commands
 from psr.command_line import spelled
+from psr.commands.plan import plan
 from psr.data.jsonl import write_jsonl
 from psr.lightning_cli import PSRLightningCLI
 from psr.run import Stage, read_overlay, read_recipe, read_variables, stage_arguments
@@ -57,6 +58,10 @@ def named_by_stages(recipe: Path) -> set[str]:
 def overlays_of(recipe: Path) -> list[str]:
     rest = {path.name for path in recipe.glob("*.yaml")} - named_by_stages(recipe) - {"recipe.yaml"}
     return sorted(name.removesuffix(".yaml") for name in rest if recipe / name not in SWEEPS)
+
+
+def is_fit(stage: Stage) -> bool:
+    return stage.command.split()[0] == "fit"
 
 
 def cases() -> Iterator[Any]:
@@ -183,6 +188,25 @@ def test_a_stage_is_parsed_and_everything_in_it_is_made(
     if overlay is not None:
         on_top = yaml.safe_load((recipe / f"{overlay}.yaml").read_text())[stage.name]
         assert_is_on_top(on_top, cli.config[command].as_dict())
+
+
+@pytest.mark.parametrize(("recipe", "stage", "overlay"), [case for case in cases() if is_fit(case.values[1])])
+def test_a_fit_is_planned_at_its_own_size(
+    recipe: Path,
+    stage: Stage,
+    overlay: str | None,
+    run_dir: Path,
+    llama: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Its model is made on the meta device: of the recipes for GPUs with the published shapes, else as the stand-in."""
+    _, *options = arguments_of(recipe, stage, overlay, run_dir, llama)
+    real = recipe / "architecture.json"
+    plan([*options, "--architecture", str(real if real.exists() else llama / "config.json")])
+    said = capsys.readouterr().out
+    gpus = {"qwen2.5-math-7b": 8, "qwen2.5-math-72b": 32}.get(recipe.name, 1)
+    several = {"4-nodes": 32, "8-nodes": 64}.get(str(overlay), gpus)
+    assert f"on {several} GPUs" in said and "it fits" in said
 
 
 def assert_is_on_top(on_top: dict[str, Any], config: dict[str, Any]) -> None:

@@ -10,10 +10,21 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from psr.attention import attention_arguments, use_tree_attention
 from psr.cli import main
-from psr.planning import Architecture, Guess, Layout, iteration_work, layer_activations, memory
+from psr.planning import (
+    Architecture,
+    Guess,
+    Layout,
+    Server,
+    cached_tokens,
+    iteration_work,
+    layer_activations,
+    memory,
+    serving_memory,
+)
 from tests.recipes.tiny_run import ROOT
 
 SEVEN, SEVENTY_TWO = (ROOT / "configs" / f"qwen2.5-math-{size}" for size in ("7b", "72b"))
+LAUNCH = "--data.init_args.engine.init_args.launch"
 # hidden, intermediate, layers, heads, key-value heads, vocabulary: arXiv 2412.15115 and the model cards
 PUBLISHED = {SEVEN: (3584, 18944, 28, 28, 4, 152064), SEVENTY_TWO: (8192, 29568, 80, 64, 8, 152064)}
 
@@ -114,6 +125,32 @@ def test_requests_and_tokens_of_an_iteration():
     assert iteration_work(400, 6, False, False, guess)["verdicts, at most"] == 60_000
 
 
+@pytest.mark.parametrize(
+    ("recipe", "gpus", "tp", "fraction", "training", "searching"),
+    [
+        (SEVEN, 8, 1, 0.6, 23.2, 59.4),
+        (SEVEN, 32, 1, 0.6, 11.8, 50.9),
+        (SEVENTY_TWO, 32, 8, 0.5, 57.8, 67.3),
+        (SEVENTY_TWO, 64, 8, 0.5, 39.6, 53.6),
+    ],
+)
+def test_a_server_on_the_same_gpus(
+    recipe: Path, gpus: int, tp: int, fraction: float, training: float, searching: float
+):
+    _, total = parameters(*PUBLISHED[recipe])
+    _, _, layers, heads, kv, _ = PUBLISHED[recipe]
+    head = PUBLISHED[recipe][0] // heads
+    arch, layout = Architecture.of(recipe / "architecture.json"), Layout(gpus, 1, True, 2, 4096, True, False)
+    server = Server(tp, fraction, 2)
+    needs = serving_memory(arch, layout, server, 80)
+    assert needs.parts["server: weights"] == 2 * total / tp
+    assert needs.total == pytest.approx(fraction * 80e9 + 12 * total / gpus), "float32 weights and two moments"
+    cache = fraction * 80e9 - 2 * total / tp
+    assert cached_tokens(arch, server, cache) == pytest.approx(cache * tp / (layers * 2 * kv * head * 2))
+    said = memory(arch, layout).total / 1e9, needs.total / 1e9
+    assert said == pytest.approx((training, searching), abs=0.05), "the README's figures"
+
+
 def plan(*args: str) -> None:
     main(["plan", "--config", *args])
 
@@ -135,6 +172,8 @@ def test_the_recipes_fit_where_they_say(capsys: pytest.CaptureFixture[str], monk
         (["--trainer.strategy", "ddp"], "does not fit: .*Shard it"),
         (["--model.init_args.checkpoint_activations", "false"], "does not fit: .*checkpoint_activations"),
         (["--architecture", "nowhere.json"], r"no config\.json of the model: tried nowhere\.json"),
+        ([f"{LAUNCH}.memory_fraction", "0.2"], r"memory_fraction 0\.2 leaves no cache: the weights alone are 18\.2 GB"),
+        ([f"{LAUNCH}.memory_fraction", "0.7"], r"does not fit: 83\.3 GB on each GPU during a search"),
         (["--trainer.strategy.tensor_parallel_size", "5"], "tensor_parallel_size is 5, and there are 32 GPUs"),
     ],
 )

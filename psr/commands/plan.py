@@ -13,10 +13,23 @@ from rich.table import Table
 
 from psr.errors import UsageError
 from psr.lightning_cli import PSRLightningCLI
-from psr.planning import GB, MASTER, Architecture, Guess, Layout, Memory, iteration_work, memory
+from psr.planning import (
+    GB,
+    MASTER,
+    Architecture,
+    Guess,
+    Layout,
+    Memory,
+    Server,
+    cached_tokens,
+    iteration_work,
+    memory,
+    serving_memory,
+)
 
 ARCHITECTURE = "architecture.json"
 SHARDED = "psr.sharding.ShardedStrategy"
+SGLANG = "psr.engines.sglang.SGLangEngine"
 
 
 class PlanCLI(PSRLightningCLI):
@@ -54,12 +67,45 @@ def plan(args: list[str]) -> None:
     if "problems_per_iteration" in config.data.init_args:
         console.print(work_table(config.data.init_args, guess))
     room = guess.gpu_memory * guess.usable
+    if (server := server_of(config.data.init_args)) is not None:
+        searching = serving_memory(arch, layout, server, guess.gpu_memory)
+        console.print(memory_table(searching, "on each GPU, in a search"))
     if needs.total / GB > room:
         raise UsageError(
             f"this does not fit: {needs.total / GB:.1f} GB on each GPU, and plan.gpu_memory {guess.gpu_memory:g} x "
             f"plan.usable {guess.usable:g} leave {room:.1f}. {advice(needs, layout)}"
         )
+    if server is not None:
+        check_server(searching, server, room)
+        cached = cached_tokens(arch, server, searching.parts["server: cache"])
+        console.print(f"  a copy of the model holds {cached:,.0f} tokens in its cache")
     console.print(f"it fits: {needs.total / GB:.1f} of {room:.1f} GB on each GPU")
+
+
+def server_of(data: Any) -> Server | None:
+    """The server that shares the trainer's GPUs; None if there is none, or if SGLang chooses its share."""
+    engine = data.get("engine")
+    if not engine or engine.class_path != SGLANG or not engine.init_args.get("colocated"):
+        return None
+    launch = engine.init_args.get("launch")
+    if not launch or launch.get("memory_fraction") is None:
+        return None
+    return Server(launch.get("tp", 1), launch["memory_fraction"], 4 if launch.get("dtype") == "float32" else 2)
+
+
+def check_server(searching: Memory, server: Server, room: float) -> None:
+    """Raises UsageError where the server has no room for its weights or a cache, or the trainer none beside it."""
+    name = "data.engine.init_args.launch"
+    if searching.parts["server: cache"] <= 0:
+        raise UsageError(
+            f"{name}.memory_fraction {server.fraction:g} leaves no cache: the weights alone are "
+            f"{searching.parts['server: weights'] / GB:.1f} GB on each GPU. Raise it, or {name}.tp"
+        )
+    if searching.total / GB > room:
+        raise UsageError(
+            f"this does not fit: {searching.total / GB:.1f} GB on each GPU during a search, and there are {room:.1f}. "
+            f"Lower {name}.memory_fraction, or take more GPUs"
+        )
 
 
 def advice(needs: Memory, layout: Layout) -> str:
@@ -110,8 +156,8 @@ def layout_of(config: Any) -> Layout:
     return layout
 
 
-def memory_table(needs: Memory) -> Table:
-    table = Table("on each GPU", "GB", box=SIMPLE_HEAD)
+def memory_table(needs: Memory, title: str = "on each GPU, in training") -> Table:
+    table = Table(title, "GB", box=SIMPLE_HEAD)
     for name, size in needs.parts.items():
         table.add_row(name, f"{size / GB:.2f}")
     table.add_row("all", f"{needs.total / GB:.2f}", style="bold")

@@ -10,8 +10,8 @@ def sweep(file: Path, base: Path, trials: int | None = None, workers: int = 1, s
 
     Args:
         file: sweep file in W&B's format; its command gets the name of a trial's folder by WANDB_RUN_ID.
-        base: run directory that the trials start from, the one that the file's command names.
-        trials: stop at so many in all; `run_cap` of the file if not given.
+        base: run directory whose `trials` hold the trials, as the file's command says; most start from what is in it.
+        trials: stop at so many in all; if not given, at the file's `run_cap`, or when a grid is done.
         workers: trials at the same time.
         seed: seed of the sampler.
     """
@@ -20,7 +20,9 @@ def sweep(file: Path, base: Path, trials: int | None = None, workers: int = 1, s
         from psr.sweep_runner import run_sweep
     except ImportError as error:
         raise UsageError(f"{error}: sweeps need `pip install 'psr[sweep]'`") from None
-    spec, base = read_sweep(file), base.resolve()
-    if not (base / "run.json").is_file():
-        raise UsageError(f"base is {base}, which no `psr run` has made: run the recipe first, with --run-dir {base}")
-    run_sweep(spec, base, trials or spec.trials, workers, seed)
+    if workers < 1:
+        raise UsageError(f"workers is {workers}: it must be at least 1")
+    spec = read_sweep(file)
+    if (wanted := spec.trials(trials)) is None:
+        raise UsageError(f"{file} has no run_cap: say with --trials how many trials there shall be")
+    run_sweep(spec, base.resolve(), wanted, workers, seed)

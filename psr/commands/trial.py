@@ -5,6 +5,7 @@ set, as W&B's agent and `psr sweep` do. Started again with the same name it goes
 """
 
 import contextlib
+import fcntl
 import os
 import uuid
 from pathlib import Path
@@ -34,14 +35,15 @@ def trial(args: list[str]) -> None:
         raise UsageError(f"STAGE is {name!r}, and the recipe has {', '.join(stages)}")
     folder = trial_folder(base, os.environ.get("WANDB_RUN_ID", uuid.uuid4().hex[:8]))
     folder.mkdir(parents=True, exist_ok=True)
-    for part in SHARED:
-        if (base / part).exists() and not (folder / part).exists():
-            (folder / part).parent.mkdir(exist_ok=True)
-            (folder / part).symlink_to(base / part)
     values = {**read_variables(spec, {}), "recipe": str(recipe), "seed": str(before["seed"]), "judge": before["judge"]}
     on_top = read_overlay(recipe, before["overlay"], list(stages)).get(name)
-    start_results(RunFolder(folder).results, spec["name"], before["seed"], before["judge"])
-    with contextlib.chdir(folder):
+    with open(folder / "lock", "w") as lock, contextlib.chdir(folder):
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the process of a sweep that was killed may need a moment to end
+        for part in map(Path, SHARED):
+            if (base / part).exists() and not part.exists():
+                part.parent.mkdir(exist_ok=True)
+                part.symlink_to(base / part)
+        start_results(RunFolder(folder).results, spec["name"], before["seed"], before["judge"])
         main([*stage_arguments(stages[name], values, on_top, folder), *args[3:]])
 
 

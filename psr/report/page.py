@@ -107,7 +107,7 @@ def legend(chart: Chart) -> list[tuple[str, int | None, str]]:
         facets = {series.facet: series.dash for series in chart.series if series.facet}
         return [(facet, None, dash) for facet, dash in facets.items()]
     parts: list[tuple[str, int | None, str]] = [(label(one), one.colour, one.dash) for one in chart.series]
-    return parts if len(parts) > 1 else []
+    return list(dict.fromkeys(parts)) if len(parts) > 1 else []
 
 
 def figure_json(chart: Chart) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from psr.data.jsonl import read_json
 from psr.errors import UsageError
 from psr.results import read_results
 from psr.run_folder import RunFolder, search_figures
+from psr.sweep_results import Results, read_sweeps
 
 ANALYSES = ("evaluation", "comparison", "judge", "steps", "scaling", "scoring", "distribution")
 
@@ -44,6 +45,7 @@ class Run:
         steps: the metrics of every optimizer step of the self-rewarding iterations, in order.
         settings: the resolved settings of every stage, flat: {"self_rewarding": {"model.init_args.lr": 1e-5}}.
         analyses: the files of `analysis/` by name, empty where there is none.
+        sweeps: the trials that started from it, by the name of their sweep.
     """
 
     folder: RunFolder
@@ -54,6 +56,7 @@ class Run:
     steps: tuple[dict[str, float], ...]
     settings: dict[str, dict[str, Any]]
     analyses: dict[str, dict[str, Any]]
+    sweeps: dict[str, Results]
 
     @property
     def models(self) -> list[dict[str, Any]]:
@@ -90,7 +93,7 @@ def read_run(root: Path, name: str, settings: dict[str, dict[str, Any]], group: 
     if not results["models"]:
         raise UsageError(f"{root} holds no results ({folder.results}): name a folder that `psr run` wrote to")
     analyses = {kind: read_json(folder.analysis(kind)) for kind in ANALYSES}
-    return Run(folder, name, group, label, results, read_steps(root), settings, analyses)
+    return Run(folder, name, group, label, results, read_steps(root), settings, analyses, read_sweeps(root))
 
 
 def run_kinds(roots: Sequence[Path], settings: Sequence[dict[str, dict[str, Any]]]) -> list[Kind]:

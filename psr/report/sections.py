@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from psr.report import analyses, by_model, cost, training
+from psr.report import analyses, by_model, cost, sweeps, training
 from psr.report.charts import Chart, Item, Section
 from psr.report.runs import Run
 
@@ -50,6 +50,7 @@ def sections(runs: Sequence[Run]) -> list[Section]:
         Section("training", "Training", tuple(trained)),
         Section("scaling", "Test-time scaling", (analyses.scaling(runs),)),
         Section("data", "Data", (analyses.distribution(runs, "prompt"), analyses.distribution(runs, "response"))),
+        Section("sweeps", "Sweeps", tuple(sweeps.items(runs))),
         Section("cost", "Time and cost", tuple(cost.charts(runs))),
     ]
     return [Section(one.key, one.title, tuple(with_values(one.items))) for one in made]

@@ -10,6 +10,7 @@ import pytest
 
 from psr.engines.base import Engine, EngineError, Origin, PromptTooLong, Sampling
 from psr.engines.sglang import Launch, SGLangEngine, transport
+from psr.engines.sglang.replicas import SLACK
 from psr.engines.usage import Usage
 from tests.engines.conftest import EXPECTED, PROMPTS, Make, ask, asked, loaded, pids
 
@@ -149,6 +150,32 @@ def test_a_problem_stays_with_its_server_and_problems_are_spread(make: Make, lla
     assert all(len(one) == 1 for one in ports.values())
     spread = [port for one in ports.values() for port in one]
     assert len(ports) == 12 and sorted(spread.count(port) for port in set(spread)) == [4, 4, 4]
+
+
+def test_the_bound_is_every_servers_own(make: Make, llama: Path):
+    urls = [loaded(make(), llama)._fleet.servers[0].url for _ in range(2)]
+    engine = loaded(SGLangEngine(urls=urls, concurrency=8, chunk=4), llama, "M2")
+
+    async def many() -> None:
+        await asyncio.gather(*(engine.generate(PROMPTS, Sampling(4), Origin(str(key))) for key in range(40)))
+
+    asyncio.run(many())
+    assert all(6 <= httpx.get(f"{url}/most_running").json() <= 8 for url in urls)
+
+
+def test_a_problem_moves_on_from_a_server_with_much_more_to_do(make: Make, llama: Path, starts: Path):
+    urls = [loaded(make(), llama)._fleet.servers[0].url for _ in range(2)]
+    engine = loaded(SGLangEngine(urls=urls, share_from=4), llama, "M2")
+    prefix, origin = (5, 6, 7, 8, 9), Origin("p", "verdicts")
+    ports = []
+    for load in (0, SLACK, SLACK + 1):
+        for replica in engine._fleet.placement.replicas:
+            replica.load = load if replica is engine._fleet.placement.homes.get("p") else 0
+        asyncio.run(engine.choice_logprobs([(*prefix, 10, load), (*prefix, 12, load)], [7], origin))
+        ports.append(asked(starts)[-1]["port"])
+    assert ports[0] == ports[1] != ports[2]
+    ahead = [body["port"] for body in asked(starts) if len(body["input_ids"]) == 1]
+    assert ahead == [ports[0], ports[2]], "what the prompts share is in no cache of the new server"
 
 
 def test_weights_reach_every_server(make: Make, llama: Path):

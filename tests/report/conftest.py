@@ -17,6 +17,7 @@ from psr.results import put_model, start_results
 from psr.run_folder import RunFolder, add_search, add_seconds
 from psr.search.judges import scores
 from psr.search.statistics import search_summary
+from psr.sweep_results import write_sweep
 
 EXCERPT = Path(__file__).parent / "excerpt"
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)> & $x<1$"
@@ -159,5 +160,31 @@ ANALYSES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def measured_run(make_run: MakeRun) -> Path:
-    """A run with all that the analyses write."""
-    return make_run("measured", analyses=ANALYSES)
+    """A run with all that the analyses write, and a sweep."""
+    folder = make_run("measured", analyses=ANALYSES)
+    write_sweep(folder, "beta-and-lr", SWEEP)
+    return folder
+
+
+def tried(number: int, state: str, values: Sequence[float], lr: float, width: int) -> dict[str, Any]:
+    settings = {"model.lr": lr, "loss.lr": 0.1, "data.search.width": width}
+    by_iteration = {f"M{i + 2}": value for i, value in enumerate(values)}
+    return {
+        "number": number,
+        "state": state,
+        "value": values[-1] if state == "complete" else None,
+        "by_iteration": by_iteration,
+        "settings": settings,
+    }
+
+
+SWEEP: dict[str, Any] = {
+    "metric": "accuracy",
+    "maximize": True,
+    "trials": [
+        tried(0, "complete", (0.8, 0.9), 2.3456e-6, 6),
+        tried(1, "pruned", (0.6,), 5e-5, 4),
+        tried(2, "complete", (0.7, 0.912), 1e-5, 4),
+        tried(3, "fail", (), 5e-6, 6),
+    ],
+}

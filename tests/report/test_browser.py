@@ -15,7 +15,8 @@ from psr.report.images import write_images
 from psr.report.page import build_page
 from psr.report.runs import read_runs
 from psr.report.sections import charts
-from tests.report.conftest import ANALYSES, EXCERPT, MakeRun
+from psr.sweep_results import write_sweep
+from tests.report.conftest import ANALYSES, EXCERPT, SWEEP, MakeRun
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'psr[dev]'")
 
@@ -192,7 +193,10 @@ def test_runs_can_be_switched_off_in_all_figures(open_report, make_run: MakeRun)
 
 
 def test_a_phone_scrolls_in_one_direction_only(open_report, make_run: MakeRun):
-    reader = open_report([make_run("a", analyses=ANALYSES), EXCERPT], viewport=PHONE)
+    folder = make_run("a", analyses=ANALYSES)
+    write_sweep(folder, "beta-and-lr", SWEEP)
+    reader = open_report([folder, EXCERPT], viewport=PHONE)
+    assert reader.page.locator("#figure-sweep-0 .scatterlayer .trace").count() == 3
     assert reader.widths() == (PHONE["width"], PHONE["width"])
     reader.screenshot("phone-light", full=True)
     reader.page.get_by_role("button", name="Expand all").click()

@@ -29,7 +29,7 @@ from psr.engines.sglang.protocol import (
     score_ask,
     usage_of,
 )
-from psr.engines.sglang.replicas import Server
+from psr.engines.sglang.replicas import Replica, Server
 from psr.engines.sglang.server import Launch, OwnedServer
 from psr.engines.sglang.transport import Transient
 from psr.engines.sglang.weights import label_of, staged
@@ -51,7 +51,7 @@ class SGLangEngine:
         launch: starts a server instead; `{}` for SGLang's own settings.
         router: address of an sglang-router in front of the `urls`: prompts go there, weights to the servers. With
             `--policy manual` it keeps a problem's requests with one server.
-        concurrency: sequences sent and not answered yet, over all servers.
+        concurrency: sequences sent and not answered yet, for every server or data-parallel rank.
         chunk: sequences in one HTTP request; a failure repeats so many. A router takes one at a time.
         retries: further tries of a request that found no server, timed out or met a status of 5xx.
         timeout: seconds for one HTTP request.
@@ -175,30 +175,38 @@ class SGLangEngine:
         return str(text)
 
     async def _ask(self, asks: list[Ask], choices: Sequence[int], origin: Origin) -> list[dict[str, Any]]:
-        """The replies to all of `asks`, in order."""
-        if origin.key:
-            await self._share(asks, origin)
+        """The replies to all of `asks`, in order; those of a key come from one replica."""
         chunks = [asks[i : i + self.chunk] for i in range(0, len(asks), self.chunk)]
-        replies = await asyncio.gather(*(self._ask_chunk(chunk, choices, origin) for chunk in chunks))
+        if not origin.key:
+            replies = await asyncio.gather(*(self._ask_idlest(chunk, choices, origin) for chunk in chunks))
+            return [reply for some in replies for reply in some]
+        replica, moved = self._fleet.placement.home(origin.key)
+        if moved:
+            self._recent.pop(origin.key, None)
+        with replica.asked(len(asks)):
+            await self._share(asks, origin, replica)
+            replies = await asyncio.gather(*(self._ask_chunk(chunk, choices, origin, replica) for chunk in chunks))
         return [reply for some in replies for reply in some]
 
-    async def _share(self, asks: list[Ask], origin: Origin) -> None:
+    async def _share(self, asks: list[Ask], origin: Origin, replica: Replica) -> None:
         """Have the server compute first what the prompts have in common."""
         recent = self._recent[origin.key]
         for level in shared_prefixes((ask.prompt for ask in asks), recent, self.share_from):
-            await self._ask_chunk([prefill_ask(prefix) for prefix in level], (), origin)
+            await self._ask_chunk([prefill_ask(prefix) for prefix in level], (), origin, replica)
 
-    async def _ask_chunk(self, asks: list[Ask], choices: Sequence[int], origin: Origin) -> list[dict[str, Any]]:
-        replica = self._fleet.placement.of(origin.key)
-        replica.load += len(asks)
-        try:
-            async with self._fleet.session() as session, session.gate.room(len(asks)):
-                started = time.monotonic()
-                replies = await self._fleet.generate(session, replica, asks, choices, origin.key)
-                self._count(asks, replies, origin, time.monotonic() - started)
-                return replies
-        finally:
-            replica.load -= len(asks)
+    async def _ask_idlest(self, asks: list[Ask], choices: Sequence[int], origin: Origin) -> list[dict[str, Any]]:
+        replica = self._fleet.placement.idlest
+        with replica.asked(len(asks)):
+            return await self._ask_chunk(asks, choices, origin, replica)
+
+    async def _ask_chunk(
+        self, asks: list[Ask], choices: Sequence[int], origin: Origin, replica: Replica
+    ) -> list[dict[str, Any]]:
+        async with self._fleet.session() as session, session.gates[replica].room(len(asks)):
+            started = time.monotonic()
+            replies = await self._fleet.generate(session, replica, asks, choices, origin.key)
+            self._count(asks, replies, origin, time.monotonic() - started)
+            return replies
 
     def _count(self, asks: list[Ask], replies: list[dict[str, Any]], origin: Origin, seconds: float) -> None:
         used = Usage(seconds=seconds * len(asks))

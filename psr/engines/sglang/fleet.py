@@ -28,7 +28,7 @@ class Fleet:
         servers: all of them.
         router: address that prompts go to instead of the servers' own.
         ranks: data-parallel ranks of each server.
-        concurrency: sequences under way at the same time.
+        concurrency: sequences under way at the same time, for every server or rank.
         retries: further tries of a failed request.
         timeout: seconds for one HTTP request.
     """
@@ -51,7 +51,8 @@ class Fleet:
     async def session(self) -> AsyncIterator[Session]:
         """The connections: opened by the first who asks, closed by the last, since they belong to one event loop."""
         if self._session is None:
-            self._session = Session(self.concurrency, self.timeout)
+            limits = {one: self.concurrency * len(one.servers) for one in self.placement.replicas}
+            self._session = Session(limits, self.timeout)
         session, self._users = self._session, self._users + 1
         try:
             yield session

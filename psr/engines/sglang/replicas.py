@@ -1,9 +1,12 @@
 """SGLang servers and their data-parallel ranks, and which of them a problem's requests go to.
 
 A problem that is searched asks again and again with a growing prefix. The keys and values of that prefix lie in the
-radix cache of the server that answered before, so all requests of one key go to one replica.
+radix cache of the server that answered before, so all requests of one key go to one replica, as long as that has not
+much more to do than another: searches differ in length, and the last ones should not wait for each other.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +18,8 @@ QUICK = 20.0
 """Seconds for a question that a server answers at once if it can answer at all."""
 DRAIN_LIMIT = 120.0
 """Seconds that requests which nobody waits for any more may take to end."""
+SLACK = 16
+"""Sequences by which loads may differ without a reason to move a problem: a step of its search has about as many."""
 
 
 @dataclass(eq=False)
@@ -97,12 +102,24 @@ class Server:
 
 @dataclass(eq=False)
 class Replica:
-    """What a key sticks to: a server, one data-parallel rank of it, or a router with its servers behind it."""
+    """What a key sticks to: a server, one data-parallel rank of it, or a router with its servers behind it.
+
+    `load` is the number of sequences that were asked of it and are not answered yet.
+    """
 
     url: str
     servers: list[Server]
     rank: int | None = None
     load: int = 0
+
+    @contextmanager
+    def asked(self, size: int) -> Iterator[None]:
+        """Count so many sequences as its load meanwhile."""
+        self.load += size
+        try:
+            yield
+        finally:
+            self.load -= size
 
 
 def replicas_of(servers: list[Server], router: str | None, ranks: int) -> list[Replica]:
@@ -115,15 +132,25 @@ def replicas_of(servers: list[Server], router: str | None, ranks: int) -> list[R
 
 @dataclass
 class Placement:
-    """Keeps every key with the replica that had the least to do when the key first asked."""
+    """Keeps every key with the replica that had the least to do when the key first asked.
+
+    A key moves on to the idlest when its own has more than twice as much to do: its prefix is computed again there.
+    """
 
     replicas: list[Replica]
     homes: dict[str, Replica] = field(default_factory=dict)
 
-    def of(self, key: str) -> Replica:
-        """The key's replica; without a key, the one with the least to do now."""
-        idlest = min(self.replicas, key=lambda replica: replica.load)
-        return self.homes.setdefault(key, idlest) if key else idlest
+    @property
+    def idlest(self) -> Replica:
+        return min(self.replicas, key=lambda replica: replica.load)
+
+    def home(self, key: str) -> tuple[Replica, bool]:
+        """The key's replica, and whether nothing of the key is there yet."""
+        home, idlest = self.homes.get(key), self.idlest
+        if home is not None and home.load <= 2 * idlest.load + SLACK:
+            return home, False
+        self.homes[key] = idlest
+        return idlest, True
 
     def forget(self) -> None:
         """New weights: no cache holds anything any more."""

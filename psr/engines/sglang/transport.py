@@ -7,7 +7,7 @@ import asyncio
 import random
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -127,11 +127,17 @@ class Gate:
 
 
 class Session:
-    """What lives as long as requests are under way: connections, the gate, one lock for each server's address."""
+    """What lives as long as requests are under way: connections, a gate for everything that requests go to (a slow
+    server must not hold up the others), one lock for each server's address.
 
-    def __init__(self, limit: int, timeout: float) -> None:
-        pool = httpx.Limits(max_connections=None, max_keepalive_connections=limit)
+    Args:
+        limits: sequences under way at the same time, by what they go to.
+        timeout: seconds for one HTTP request.
+    """
+
+    def __init__(self, limits: Mapping[Any, int], timeout: float) -> None:
+        pool = httpx.Limits(max_connections=None, max_keepalive_connections=sum(limits.values()))
         times = httpx.Timeout(timeout, connect=10.0, pool=None)
         self.http = httpx.AsyncClient(limits=pool, timeout=times, trust_env=False)
-        self.gate = Gate(limit)
+        self.gates = {one: Gate(limit) for one, limit in limits.items()}
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)

@@ -14,21 +14,27 @@ import threading
 
 
 def main() -> int:
-    patience, command = float(sys.argv[1]), sys.argv[2:]
+    patience, command, alone = float(sys.argv[1]), sys.argv[2:], threading.Event()
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     for number in (signal.SIGINT, signal.SIGTERM):  # psr answers them; only now, or the command inherits it
         signal.signal(number, signal.SIG_IGN)
 
+    def end_group() -> None:
+        os.killpg(0, signal.SIGKILL)  # the guard leads its own process group
+
     def end_with_parent() -> None:
         os.read(0, 1)
+        alone.set()
         child.terminate()
         try:
             child.wait(patience)
         except subprocess.TimeoutExpired:
-            os.killpg(0, signal.SIGKILL)  # the guard leads its own process group
+            end_group()
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     code = child.wait()
+    if alone.is_set():  # what the command started may still be there
+        end_group()
     return code if code >= 0 else 128 - code
 
 
