@@ -19,8 +19,11 @@ from psr.sweep_results import Results, read_sweeps
 
 ANALYSES = ("evaluation", "comparison", "judge", "steps", "scaling", "scoring", "distribution")
 
-NAMED = ("recipe", "judge", "overlay")
+NAMED = ("recipe", "judge", "overlay", "method")
 NOTHING = "none"
+
+METHODS = {("step", "pairwise"): "PSRLM", ("response", "score"): "SRLM"}
+"""What is searched and how it is judged, where that has a name."""
 
 LOOP = "data.init_args.problems_per_iteration"
 """A setting that only the self-rewarding stage has."""
@@ -37,7 +40,7 @@ class Run:
         folder: where it is.
         name: its folder's name, made unique.
         group: number of its group.
-        label: what tells its group from the others, as in "judge random".
+        label: what tells its group from the others, as in "judge random" or "SRLM".
         results: of `results.json`; `models` are those with a number, in order.
         steps: the metrics of every optimizer step of the self-rewarding iterations, in order.
         settings: the resolved settings of every stage, flat: {"self_rewarding": {"model.init_args.lr": 1e-5}}.
@@ -99,10 +102,17 @@ def run_kinds(roots: Sequence[Path], settings: Sequence[dict[str, dict[str, Any]
     shared = [name for name in loops[0] if all(name in loop for loop in loops) and matters(name)]
     kinds = []
     for root, loop in zip(roots, loops, strict=True):
-        named = {**read_json(root / "results.json"), **read_json(root / "run.json")}
+        named = {**read_json(root / "results.json"), **read_json(root / "run.json"), "method": method_of(loop)}
         fields = [(field, str(named.get(field) or NOTHING)) for field in NAMED]
         kinds.append((*fields, *((name.rpartition(".")[2], str(loop[name])) for name in shared)))
     return kinds
+
+
+def method_of(loop: dict[str, Any]) -> str:
+    """PSRLM, SRLM, or a word for each half of what lies between them."""
+    granularity = loop.get("data.init_args.search.granularity", "step")
+    form = loop.get("data.init_args.judge.form", "pairwise")
+    return METHODS.get((granularity, form), f"{granularity}, {form}")
 
 
 def loop_settings(stages: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -127,7 +137,9 @@ def group_labels(kinds: Sequence[Kind]) -> dict[Kind, str]:
 
 
 def written_kind(parts: Sequence[tuple[str, str]]) -> str:
-    return ", ".join(value if field == "recipe" else f"{field} {value}" for field, value in parts if value != NOTHING)
+    """The parts that say something: recipes and methods are names, the others need one."""
+    said = [(field, value) for field, value in parts if value != NOTHING]
+    return ", ".join(value if field in ("recipe", "method") else f"{field} {value}" for field, value in said)
 
 
 def unique_names(roots: Sequence[Path]) -> list[str]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from psr.errors import UsageError
 from psr.report.runs import read_runs
@@ -24,6 +25,17 @@ def test_runs_that_differ_in_a_setting_only_are_no_seeds_of_each_other(make_run:
     runs = read_runs([make_run("a", settings={"lr": 1e-5}), make_run("b", settings={"lr": 1e-4})])
     assert [run.label for run in runs] == ["lr 1e-05", "lr 0.0001"]
     assert [run.group for run in runs] == [0, 1]
+
+
+def test_methods_have_their_names(make_run: MakeRun):
+    ways = [("step", "pairwise"), ("response", "score"), ("step", "score")]
+    folders = [make_run(f"{granularity}-{form}") for granularity, form in ways]
+    for folder, (granularity, form) in zip(folders, ways, strict=True):
+        path = folder / "self_rewarding" / "fit.yaml"
+        settings = yaml.safe_load(path.read_text())
+        settings["data"]["init_args"] |= {"search": {"granularity": granularity}, "judge": {"form": form}}
+        path.write_text(yaml.safe_dump(settings))
+    assert [run.label for run in read_runs(folders)] == ["PSRLM", "SRLM", "step, score"]
 
 
 def test_folders_of_the_same_name_are_told_apart(make_run: MakeRun):
