@@ -1,4 +1,4 @@
-"""A process that speaks SGLang's protocol and fails on demand, and engines that talk to it."""
+"""A process that speaks SGLang's protocol and fails on demand, engines that talk to it, and prompts."""
 
 import asyncio
 import json
@@ -12,16 +12,22 @@ from typing import Any
 
 import pytest
 
+from psr.encoding import Encoder
 from psr.engines.base import Origin, Sampling
 from psr.engines.sglang import Launch, SGLangEngine, transport
 
 FAKE = Path(__file__).parent / "fake_sglang.py"
 
-
 PROMPTS = [(5,) * length for length in (3, 4, 9)]
-
+PROBLEMS = ["3", "3+4-5", "17+8-9+11\n17+8=25\n", "1+2", "99-19-19-19-19"]
 
 Make = Callable[..., SGLangEngine]
+
+
+@pytest.fixture
+def posed(encoder: Encoder) -> list[tuple[int, ...]]:
+    """Prompts of different lengths, some of which begin alike."""
+    return [encoder.reason(problem) for problem in PROBLEMS]
 
 
 @pytest.fixture(autouse=True)

@@ -4,11 +4,11 @@ import asyncio
 import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,33 +19,14 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from psr.data.tiny_tokenizer import build_tokenizer
 from psr.encoding import Encoder
-from psr.engines.base import Completion, Engine, EngineError, Origin, PromptTooLong, Sampling
+from psr.engines.base import Completion, Engine, Origin, Sampling
 from psr.engines.local import LocalEngine
 from psr.engines.sampling import nucleus_sample
 from psr.engines.usage import Usage
 from psr.modules.policy import export_policy, new_policy
 from psr.search.sharing import PrefixTree
-from tests.conftest import CONTEXT, TINY, PolicyMaker
-
-T = TypeVar("T")
-PROBLEMS = ["3", "3+4-5", "17+8-9+11\n17+8=25\n", "1+2", "99-19-19-19-19"]
-SAMPLED = Sampling(max_new_tokens=12, temperature=1.0, n=3, seed=5)
-
-
-def serve(folder: Path, ask: Callable[[LocalEngine], Awaitable[T]], **options: Any) -> T:
-    """What `ask` gets from an engine that serves the folder as M1."""
-
-    async def main() -> T:
-        engine = LocalEngine(**options)
-        await engine.load_weights(folder, "M1")
-        return await ask(engine)
-
-    return asyncio.run(main())
-
-
-@pytest.fixture
-def asked(encoder: Encoder) -> list[tuple[int, ...]]:
-    return [encoder.reason(problem) for problem in PROBLEMS]
+from tests.conftest import CONTEXT, TINY
+from tests.engines.serving import SAMPLED, serve
 
 
 def transformers_model(folder: Path) -> PreTrainedModel:
@@ -89,10 +70,10 @@ def uncached(model: PreTrainedModel, prompt: tuple[int, ...], sampling: Sampling
     return Completion(tuple(ids), "", "eos" if eos in ids else "length", total, "M1")
 
 
-def test_greedy_is_transformers_generate_token_by_token(policy: Path, asked: list[tuple[int, ...]]):
-    got = serve(policy, lambda engine: engine.generate(asked, Sampling(max_new_tokens=30)))
+def test_greedy_is_transformers_generate_token_by_token(policy: Path, posed: list[tuple[int, ...]]):
+    got = serve(policy, lambda engine: engine.generate(posed, Sampling(max_new_tokens=30)))
     model = transformers_model(policy)
-    for prompt, [completion] in zip(asked, got, strict=True):
+    for prompt, [completion] in zip(posed, got, strict=True):
         ids = torch.tensor([prompt])
         mask = torch.ones_like(ids)
         expected = model.generate(ids, attention_mask=mask, max_new_tokens=30, do_sample=False)[0, len(prompt) :]
@@ -102,25 +83,25 @@ def test_greedy_is_transformers_generate_token_by_token(policy: Path, asked: lis
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
 def test_logprob_is_that_of_a_full_forward_at_the_sampling_temperature(
-    policy: Path, asked: list[tuple[int, ...]], temperature: float
+    policy: Path, posed: list[tuple[int, ...]], temperature: float
 ):
     sampling = Sampling(max_new_tokens=12, temperature=temperature, n=2, seed=1)
-    got = serve(policy, lambda engine: engine.generate(asked, sampling))
+    got = serve(policy, lambda engine: engine.generate(posed, sampling))
     model = transformers_model(policy)
-    for prompt, completions in zip(asked, got, strict=True):
+    for prompt, completions in zip(posed, got, strict=True):
         for one in completions:
             logprobs = (next_logits(model, prompt, one.token_ids) / (temperature or 1.0)).log_softmax(-1)
             expected = logprobs.gather(1, torch.tensor(one.token_ids)[:, None]).sum()
             assert one.logprob == pytest.approx(expected.item(), abs=1e-3)
 
 
-def test_what_is_sampled_does_not_depend_on_the_batch(policy: Path, asked: list[tuple[int, ...]]):
-    alone = serve(policy, lambda engine: engine.generate(asked[1:2], SAMPLED))
+def test_what_is_sampled_does_not_depend_on_the_batch(policy: Path, posed: list[tuple[int, ...]]):
+    alone = serve(policy, lambda engine: engine.generate(posed[1:2], SAMPLED))
 
     async def in_company(engine: LocalEngine) -> list[list[list[Completion]]]:
-        others = [engine.generate([prompt], Sampling(25, 1.0, n=4, seed=i)) for i, prompt in enumerate(asked)]
-        greedy = engine.generate(asked, Sampling(5))
-        return await asyncio.gather(*others, greedy, engine.generate(asked[1:2], SAMPLED))
+        others = [engine.generate([prompt], Sampling(25, 1.0, n=4, seed=i)) for i, prompt in enumerate(posed)]
+        greedy = engine.generate(posed, Sampling(5))
+        return await asyncio.gather(*others, greedy, engine.generate(posed[1:2], SAMPLED))
 
     for options in ({}, {"max_batch": 3}):
         company = serve(policy, in_company, **options)[-1]
@@ -128,18 +109,18 @@ def test_what_is_sampled_does_not_depend_on_the_batch(policy: Path, asked: list[
         assert [one.logprob for one in company[0]] == pytest.approx([one.logprob for one in alone[0]], abs=1e-3)
 
 
-def test_replies_come_in_the_order_of_the_prompts_with_n_each(qwen2: Path, asked: list[tuple[int, ...]]):
-    got = serve(qwen2, lambda engine: engine.generate(asked, SAMPLED))
-    assert [len(completions) for completions in got] == [3] * len(asked)
-    for prompt, completions in zip(asked, got, strict=True):
+def test_replies_come_in_the_order_of_the_prompts_with_n_each(qwen2: Path, posed: list[tuple[int, ...]]):
+    got = serve(qwen2, lambda engine: engine.generate(posed, SAMPLED))
+    assert [len(completions) for completions in got] == [3] * len(posed)
+    for prompt, completions in zip(posed, got, strict=True):
         again = serve(qwen2, lambda engine, p=prompt: engine.generate([p], SAMPLED))[0]
         assert [one.token_ids for one in completions] == [one.token_ids for one in again]
 
 
-def test_the_seed_fixes_what_is_sampled_and_each_of_n_is_another(qwen2: Path, asked: list[tuple[int, ...]]):
+def test_the_seed_fixes_what_is_sampled_and_each_of_n_is_another(qwen2: Path, posed: list[tuple[int, ...]]):
     def tokens(seed: int) -> list[tuple[int, ...]]:
         sampling = Sampling(max_new_tokens=12, temperature=1.0, n=4, seed=seed)
-        return [one.token_ids for one in serve(qwen2, lambda engine: engine.generate(asked[:1], sampling))[0]]
+        return [one.token_ids for one in serve(qwen2, lambda engine: engine.generate(posed[:1], sampling))[0]]
 
     assert tokens(0) == tokens(0)
     assert len({*tokens(0), *tokens(1)}) == 8
@@ -147,13 +128,13 @@ def test_the_seed_fixes_what_is_sampled_and_each_of_n_is_another(qwen2: Path, as
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.7)])
 def test_tokens_are_drawn_from_the_tempered_nucleus(
-    qwen2: Path, asked: list[tuple[int, ...]], temperature: float, top_p: float
+    qwen2: Path, posed: list[tuple[int, ...]], temperature: float, top_p: float
 ):
     count = 3000
     sampling = Sampling(max_new_tokens=1, temperature=temperature, top_p=top_p, n=count, seed=3)
-    [completions] = serve(qwen2, lambda engine: engine.generate(asked[1:2], sampling), max_batch=count)
+    [completions] = serve(qwen2, lambda engine: engine.generate(posed[1:2], sampling), max_batch=count)
     drawn = Counter(one.token_ids[0] for one in completions)
-    probs = (next_logits(transformers_model(qwen2), asked[1], (0,))[0] / temperature).softmax(-1)
+    probs = (next_logits(transformers_model(qwen2), posed[1], (0,))[0] / temperature).softmax(-1)
     ordered = sorted(enumerate(probs.tolist()), key=lambda item: -item[1])
     nucleus: dict[int, float] = {}
     for token, p in ordered:
@@ -193,9 +174,9 @@ def test_a_large_vocabulary_is_drawn_from_the_same_nucleus(tmp_path: Path, sprea
         assert (ranks < top).float().mean().item() == pytest.approx(share, abs=0.06)
 
 
-def test_a_tiny_nucleus_is_greedy(qwen2: Path, asked: list[tuple[int, ...]]):
-    greedy = serve(qwen2, lambda engine: engine.generate(asked, Sampling(10)))
-    nucleus = serve(qwen2, lambda engine: engine.generate(asked, Sampling(10, temperature=1.0, top_p=1e-6)))
+def test_a_tiny_nucleus_is_greedy(qwen2: Path, posed: list[tuple[int, ...]]):
+    greedy = serve(qwen2, lambda engine: engine.generate(posed, Sampling(10)))
+    nucleus = serve(qwen2, lambda engine: engine.generate(posed, Sampling(10, temperature=1.0, top_p=1e-6)))
     assert [one.token_ids for [one] in nucleus] == [one.token_ids for [one] in greedy]
 
 
@@ -221,42 +202,49 @@ def test_a_completion_ends_at_eos_a_stop_text_or_its_length(qwen2: Path, encoder
     assert across, "no completion ended in a stop text of two tokens: the test proves too little"
 
 
-def test_what_requests_cost_is_counted_by_kind(qwen2: Path, asked: list[tuple[int, ...]]):
+def test_what_requests_cost_is_counted_by_kind(qwen2: Path, posed: list[tuple[int, ...]]):
     async def ask(engine: LocalEngine) -> tuple[Any, Any]:
         assert engine.usage == {}
-        got = await engine.generate(asked, SAMPLED, Origin("p", "candidates"))
-        await engine.choice_logprobs([*asked, asked[0]], [3], Origin("p", "verdicts"))
+        got = await engine.generate(posed, SAMPLED, Origin("p", "candidates"))
+        await engine.choice_logprobs([*posed, posed[0]], [3], Origin("p", "verdicts"))
         return dict(engine.usage), sum(len(one.token_ids) for completions in got for one in completions)
 
     usage, made = serve(qwen2, ask)
-    length = sum(map(len, asked))
+    length = sum(map(len, posed))
     candidates, verdicts = usage["candidates"], usage["verdicts"]
     assert set(usage) == {"candidates", "verdicts"}
     # Of the prompts, each distinct beginning is computed once; of one that is known already, the last token.
     tree = PrefixTree()
-    computed = sum(len(prompt) - min(tree.add(prompt), len(prompt) - 1) for prompt in asked)
+    computed = sum(len(prompt) - min(tree.add(prompt), len(prompt) - 1) for prompt in posed)
     assert computed < length
-    assert replace(candidates, seconds=0.0) == Usage(3 * len(asked), 3 * length, 3 * length - computed, made)
+    assert replace(candidates, seconds=0.0) == Usage(3 * len(posed), 3 * length, 3 * length - computed, made)
     assert replace(verdicts, seconds=0.0) == Usage(
-        len(asked) + 1, length + len(asked[0]), length + len(asked[0]) - len(asked), 0
+        len(posed) + 1,
+        length + len(posed[0]),
+        length + len(posed[0]) - len(posed),
+        0,
     )
     assert 0 < candidates.seconds / candidates.requests < 60
 
 
-def test_choice_logprobs_are_those_of_a_full_forward(policy: Path, asked: list[tuple[int, ...]]):
+def test_choice_logprobs_are_those_of_a_full_forward(policy: Path, posed: list[tuple[int, ...]]):
     choices = [4, 30, 7]
     for options in ({}, {"max_batch": 2}):
-        got = serve(policy, lambda engine: engine.choice_logprobs(asked, choices), **options)
+        got = serve(policy, lambda engine: engine.choice_logprobs(posed, choices), **options)
         model = transformers_model(policy)
-        for prompt, logprobs in zip(asked, got, strict=True):
+        for prompt, logprobs in zip(posed, got, strict=True):
             expected = next_logits(model, prompt, (0,))[0].log_softmax(-1)[choices]
             assert logprobs == pytest.approx(expected.tolist(), abs=1e-4)
 
 
-def test_scoring_and_generating_at_the_same_time_leave_each_other_alone(qwen2: Path, asked: list[tuple[int, ...]]):
+def test_scoring_and_generating_at_the_same_time_leave_each_other_alone(qwen2: Path, posed: list[tuple[int, ...]]):
     async def ask(engine: LocalEngine) -> tuple[Any, Any, Any, Any]:
-        together = await asyncio.gather(engine.generate(asked, SAMPLED), engine.choice_logprobs(asked, [3, 4]))
-        return *together, await engine.generate(asked, SAMPLED), await engine.choice_logprobs(asked, [3, 4])
+        together = await asyncio.gather(engine.generate(posed, SAMPLED), engine.choice_logprobs(posed, [3, 4]))
+        return (
+            *together,
+            await engine.generate(posed, SAMPLED),
+            await engine.choice_logprobs(posed, [3, 4]),
+        )
 
     generated, scored, generated_alone, scored_alone = serve(qwen2, ask)
     assert [one.token_ids for row in generated for one in row] == [
@@ -286,22 +274,22 @@ def test_concurrent_requests_are_decoded_together(qwen2: Path, encoder: Encoder)
     assert max(rows for rows, tokens in shapes if tokens == 1) >= len(problems) / 2
 
 
-def test_completions_of_a_prompt_are_computed_once_until_they_differ(qwen2: Path, asked: list[tuple[int, ...]]):
+def test_completions_of_a_prompt_are_computed_once_until_they_differ(qwen2: Path, posed: list[tuple[int, ...]]):
     n, eos = 6, build_tokenizer().eos_token_id
     with counted_forwards() as shapes:
-        [completions] = serve(qwen2, lambda engine: engine.generate(asked[1:2], replace(SAMPLED, n=n, temperature=0.5)))
+        [completions] = serve(qwen2, lambda engine: engine.generate(posed[1:2], replace(SAMPLED, n=n, temperature=0.5)))
     made = [one.token_ids for one in completions]
     _, prompt, *decoding = shapes  # the first forward of all is that of loading
-    assert prompt == (1, len(asked[1]))
+    assert prompt == (1, len(posed[1]))
     for length, shape in enumerate(decoding, start=1):
         going = {ids[:length] for ids in made if len(ids) > length and eos not in ids[:length]}
         assert shape == (len(going), 1)
     assert len({ids[:1] for ids in made}) < n, "all differ at once: the test proves too little"
 
 
-def test_max_batch_bounds_what_is_decoded_together(qwen2: Path, asked: list[tuple[int, ...]]):
+def test_max_batch_bounds_what_is_decoded_together(qwen2: Path, posed: list[tuple[int, ...]]):
     with counted_forwards() as shapes:
-        serve(qwen2, lambda engine: engine.generate(asked, replace(SAMPLED, temperature=3.0)), max_batch=4)
+        serve(qwen2, lambda engine: engine.generate(posed, replace(SAMPLED, temperature=3.0)), max_batch=4)
     assert 3 <= max(rows for rows, tokens in shapes if tokens == 1) <= 4
 
 
@@ -346,128 +334,15 @@ def test_a_search_with_shared_prefixes_gets_what_it_would_get_without_a_cache(
         assert logprobs == pytest.approx(exact.tolist(), abs=1e-4)
 
 
-def test_a_cache_too_small_for_one_sequence_is_refused(qwen2: Path):
-    with pytest.raises(EngineError, match=r"engine\.cache_gib is 1e-05: one sequence of the model's 96 tokens needs"):
-        serve(qwen2, lambda engine: engine.health(), cache_gib=1e-5)
-
-
-def test_new_weights_answer_otherwise_and_under_their_version(make_policy: PolicyMaker, asked: list[tuple[int, ...]]):
-    async def ask(engine: LocalEngine) -> list[list[Completion]]:
-        replies = []
-        for version, seed in (("M1", 0), ("M2", 1), ("M3", 0)):
-            await engine.load_weights(make_policy("qwen2", seed), version)
-            assert await engine.health() == engine.served_version == version
-            replies.append([one for [one] in await engine.generate(asked, Sampling(12))])
-        return replies
-
-    first, second, third = asyncio.run(ask(LocalEngine()))
-    assert [{one.weights_version for one in replies} for replies in (first, second, third)] == [{"M1"}, {"M2"}, {"M3"}]
-    assert [one.token_ids for one in first] == [one.token_ids for one in third]
-    assert all(one.token_ids != other.token_ids for one, other in zip(first, second, strict=True))
-
-
-def test_without_weights_every_request_says_so(qwen2: Path, asked: list[tuple[int, ...]]):
-    async def ask(engine: LocalEngine) -> None:
-        for request in (engine.generate(asked, SAMPLED), engine.choice_logprobs(asked, [1]), engine.health()):
-            with pytest.raises(EngineError, match="no weights yet: call load_weights"):
-                await request
-
-    engine = LocalEngine()
-    assert engine.served_version is None
-    asyncio.run(ask(engine))
-
-    async def closed(engine: LocalEngine) -> None:
-        await engine.close()
-        await ask(engine)
-
-    serve(qwen2, closed)
-
-
-def test_a_prompt_without_room_is_refused_with_the_numbers(qwen2: Path):
-    async def ask(engine: LocalEngine) -> list[list[Completion]]:
-        with pytest.raises(PromptTooLong, match=f"prompt of {CONTEXT} tokens .* context of {CONTEXT} tokens"):
-            await engine.generate([(5,), (5,) * CONTEXT], Sampling(4))
-        with pytest.raises(PromptTooLong, match=f"{CONTEXT + 7} tokens"):
-            await engine.choice_logprobs([(5,) * (CONTEXT + 7)], [1])
-        return await engine.generate([(5,) * (CONTEXT - 3)], Sampling(50, temperature=1.0, n=20))
-
-    [completions] = serve(qwen2, ask)
-    assert max(len(one.token_ids) for one in completions) == 3
-    assert {one.finish_reason for one in completions if len(one.token_ids) < 3} <= {"eos"}
-
-
-def test_an_exception_reaches_everyone_who_waits_and_the_engine_goes_on(qwen2: Path, asked: list[tuple[int, ...]]):
-    outside_of_the_vocabulary = (10_000,)
-
-    async def ask(engine: LocalEngine) -> list[Any]:
-        broken = engine.generate([outside_of_the_vocabulary], Sampling(4))
-        others = [engine.generate([prompt], Sampling(4)) for prompt in asked]
-        errors = await asyncio.gather(broken, *others, return_exceptions=True)
-        return [errors, await engine.generate(asked, Sampling(4))]
-
-    errors, after = serve(qwen2, ask)
-    assert len(errors) == len(asked) + 1
-    assert all(isinstance(error, IndexError) for error in errors)
-    assert len(after) == len(asked)
-
-
-def test_a_failed_run_leaves_the_engine_usable(qwen2: Path, asked: list[tuple[int, ...]]):
-    """An error elsewhere cancels the waiting coroutines; a later event loop loads weights and asks again."""
-    engine = LocalEngine()
-
-    async def failing() -> None:
-        await engine.load_weights(qwen2, "M1")
-        waiting = asyncio.ensure_future(engine.generate(asked, Sampling(4)))
-        await asyncio.sleep(0)
-        waiting.cancel()
-        raise RuntimeError("something else")
-
-    with pytest.raises(RuntimeError, match="something else"):
-        asyncio.run(failing())
-
-    async def again() -> list[list[Completion]]:
-        await engine.load_weights(qwen2, "M2")
-        return await engine.generate(asked, Sampling(4))
-
-    assert len(asyncio.run(again())) == len(asked)
-
-
-def test_weights_cannot_change_under_a_request(qwen2: Path, asked: list[tuple[int, ...]]):
-    async def ask(engine: LocalEngine) -> None:
-        waiting = asyncio.ensure_future(engine.generate(asked, Sampling(4)))
-        await asyncio.sleep(0)
-        with pytest.raises(EngineError, match="while requests are waiting"):
-            await engine.load_weights(qwen2, "M2")
-        assert {one.weights_version for [one] in await waiting} == {"M1"}
-
-    serve(qwen2, ask)
-
-
-def test_bfloat16_generates_and_scores(policy: Path, asked: list[tuple[int, ...]]):
+def test_bfloat16_generates_and_scores(policy: Path, posed: list[tuple[int, ...]]):
     async def ask(engine: LocalEngine) -> tuple[Any, Any]:
-        return await engine.generate(asked, SAMPLED), await engine.choice_logprobs(asked, [4, 5])
+        return await engine.generate(posed, SAMPLED), await engine.choice_logprobs(posed, [4, 5])
 
     generated, scored = serve(policy, ask, dtype="bfloat16")
-    exact = serve(policy, lambda engine: engine.choice_logprobs(asked, [4, 5]))
+    exact = serve(policy, lambda engine: engine.choice_logprobs(posed, [4, 5]))
     assert all(one.token_ids and math.isfinite(one.logprob) for row in generated for one in row)
     assert torch.allclose(torch.tensor(scored), torch.tensor(exact), atol=0.3)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"dtype": "float8"}, r"engine\.dtype is 'float8': choose .*bfloat16"), ({"max_batch": 0}, r"engine\.max_batch")],
-)
-def test_settings_that_cannot_work_are_named(options: dict[str, Any], message: str):
-    with pytest.raises(EngineError, match=message):
-        LocalEngine(**options)
-
-
 def test_it_is_an_engine():
     assert isinstance(LocalEngine(), Engine)
-
-
-def test_a_model_with_a_shorter_window_than_its_context_is_refused(tmp_path: Path):
-    tokenizer = build_tokenizer()
-    export_policy(new_policy("mistral", {**TINY, "sliding_window": 16}, tokenizer), tokenizer, tmp_path / "sliding")
-    with pytest.raises(EngineError, match=r"\(mistral\) has layers that do not see its whole context of 96 tokens"):
-        serve(tmp_path / "sliding", lambda engine: engine.health())
