@@ -49,7 +49,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, 
 
 @pytest.mark.parametrize(
     ("srun", "code"),
-    [('touch "$PSR_STOPPED"; exit 143', 0), ("exit 143", 143), ("true", 0)],
+    [('touch "$PSR_STOPPED"; exit 143', 0), ("exit 143", 143), pytest.param("true", 0, marks=pytest.mark.slow)],
     ids=["stopped as told", "failed", "done"],
 )
 def test_slurm_requeues_what_stopped_as_told_and_nothing_else(

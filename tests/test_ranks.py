@@ -64,6 +64,7 @@ class EngineFailed(RuntimeError):
     pass
 
 
+@pytest.mark.slow
 def test_a_rank_waits_longer_than_the_time_out_and_hears_how_the_other_ended(tmp_path: Path):
     with mp.Manager() as manager:
         seen = manager.dict()
