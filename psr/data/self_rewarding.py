@@ -54,8 +54,8 @@ class SelfRewardingDataModule(LightningDataModule):
         batch_size: step pairs per optimizer step; those of one problem share a step tree.
         row_tokens: token budget of a row of step trees: more needs more memory and less time. The gradient of an
             optimizer step is accumulated over as many rows as its pairs need.
-        concurrency: problems under way at the same time, of every searcher: more keep many servers full (see the
-            README), fewer lose less at a kill.
+        concurrency: problems under way at the same time, of every searcher: more keep many servers full
+            (configs/cluster/README.md), fewer lose less at a kill.
         searchers: which processes search, each with an `engine` of its own: every "rank", the first of every "node",
             or the "first" of all. Each takes an equal share of the problems.
         seed: which problems come when, and the order of pairs.
