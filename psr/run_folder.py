@@ -31,6 +31,11 @@ class RunFolder:
         part = f"-{rank}-of-{ranks}" if ranks > 1 else ""
         return self.iteration(number) / f"reference{part}.safetensors"
 
+    @property
+    def trials(self) -> Path:
+        """The trials of sweeps: a folder each, and a table and a study by the sweep's name."""
+        return self.root / "trials"
+
     def analysis(self, name: str) -> Path:
         """What an analysis of the run's models found, as in `analysis/judge.json`."""
         return self.root / "analysis" / f"{name}.json"

@@ -4,22 +4,19 @@ from pathlib import Path
 from typing import Any
 
 from psr.data.jsonl import read_json, write_json
+from psr.run_folder import RunFolder
 
 Results = dict[str, Any]
 """`metric`, `maximize`, and `trials`: of each its number, state, value, `by_iteration` and settings."""
 
 
-def results_file(base: Path, name: str) -> Path:
-    return base / "trials" / f"{name}.json"
-
-
 def write_sweep(base: Path, name: str, results: Results) -> None:
-    write_json(results_file(base, name), results)
+    write_json(RunFolder(base).trials / f"{name}.json", results)
 
 
 def read_sweeps(base: Path) -> dict[str, Results]:
     """All sweeps of a run directory, by name."""
-    return {path.stem: read_json(path) for path in sorted((base / "trials").glob("*.json"))}
+    return {path.stem: read_json(path) for path in sorted(RunFolder(base).trials.glob("*.json"))}
 
 
 def best_first(results: Results) -> list[dict[str, Any]]:

@@ -23,7 +23,6 @@ from rich.console import Console
 from rich.table import Table
 
 from psr import guard
-from psr.commands.trial import trial_folder
 from psr.errors import UsageError
 from psr.results import read_results
 from psr.run_folder import RunFolder
@@ -40,9 +39,10 @@ PATIENCE = 20.0
 def run_sweep(spec: Sweep, base: Path, trials: int, workers: int, seed: int) -> None:
     """Run what is missing of so many trials, then print the table and write it as JSON."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    (base / "trials").mkdir(parents=True, exist_ok=True)
+    trials_folder = RunFolder(base).trials
+    trials_folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
-        storage=f"sqlite:///{base / 'trials' / spec.name}.db",
+        storage=f"sqlite:///{trials_folder / spec.name}.db",
         study_name=spec.name,
         direction="maximize" if spec.maximize else "minimize",
         pruner=spec.pruner(),
@@ -60,7 +60,7 @@ def run_sweep(spec: Sweep, base: Path, trials: int, workers: int, seed: int) -> 
 
 
 def log_file(base: Path, spec: Sweep, number: int) -> Path:
-    return trial_folder(base, f"{spec.name}-{number:03d}") / "log.txt"
+    return RunFolder(base).trials / f"{spec.name}-{number:03d}" / "log.txt"
 
 
 class Runner:

@@ -18,8 +18,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from sweeps import schema_violations_from_proposed_config
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from psr.commands.trial import trial_folder
 from psr.errors import UsageError
+from psr.run_folder import RunFolder
 from psr.sweep_file import Sweep, command_line, read_sweep
 from psr.sweep_runner import Runner, run_sweep
 from tests.recipes.tiny_run import LIMIT, ROOT, environment, finished_run
@@ -188,7 +188,7 @@ def test_the_ablations_trials_are_runs_of_their_own(tmp_path: Path):
     words = command_line(spec.command, values, sys.executable)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "WANDB_RUN_ID": "srlm-ablation-003"}
     said = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
-    folder = trial_folder(Path("runs/srlm-ablation"), "srlm-ablation-003")
+    folder = RunFolder(Path("runs/srlm-ablation")).trials / "srlm-ablation-003"
     assert said == [
         "run",
         "configs/srlm",

@@ -33,7 +33,7 @@ def trial(args: list[str]) -> None:
     stages = {one.name: one for one in (Stage(**stage) for stage in spec["stages"])}
     if name not in stages:
         raise UsageError(f"STAGE is {name!r}, and the recipe has {', '.join(stages)}")
-    folder = trial_folder(base, os.environ.get("WANDB_RUN_ID", uuid.uuid4().hex[:8]))
+    folder = RunFolder(base).trials / os.environ.get("WANDB_RUN_ID", uuid.uuid4().hex[:8])
     folder.mkdir(parents=True, exist_ok=True)
     values = {**read_variables(spec, {}), "recipe": str(recipe), "seed": str(before["seed"]), "judge": before["judge"]}
     on_top = read_overlay(recipe, before["overlay"], list(stages)).get(name)
@@ -45,7 +45,3 @@ def trial(args: list[str]) -> None:
                 part.symlink_to(base / part)
         start_results(RunFolder(folder).results, spec["name"], before["seed"], before["judge"])
         main([*stage_arguments(stages[name], values, on_top, folder), *args[3:]])
-
-
-def trial_folder(base: Path, name: str) -> Path:
-    return base / "trials" / name
