@@ -5,11 +5,12 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from jsonargparse import CLI, capture_parser
+from jsonargparse import CLI, ArgumentParser, capture_parser
 
 from psr.cli import LIGHTNING_COMMANDS, commands
 from psr.command_line import spelled
@@ -88,6 +89,12 @@ def check_files(words: list[str]) -> None:
         assert (ROOT / words[1] / "recipe.yaml").is_file(), f"{words[1]} is no recipe"
 
 
+@cache
+def parser_of_commands() -> ArgumentParser:
+    """The parser of all commands that are not Lightning's; to build it takes a second or two."""
+    return capture_parser(lambda: CLI(commands(), args=[]))
+
+
 @pytest.mark.parametrize("words", of("psr"), ids=ids)
 def test_psr_accepts_the_command(words: list[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
@@ -101,7 +108,7 @@ def test_psr_accepts_the_command(words: list[str], monkeypatch: pytest.MonkeyPat
     elif words[0] == "plan":
         PlanCLI(args=["fit", *words[1:]])
     else:
-        capture_parser(lambda: CLI(commands(), args=[])).parse_args(spelled(words))
+        parser_of_commands().parse_args(spelled(words))
 
 
 @pytest.mark.parametrize("words", of("python"), ids=ids)

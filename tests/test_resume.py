@@ -21,7 +21,9 @@ from psr.records import StepNode, Trajectory, trajectory_from_json
 from tests.recipes.tiny_run import LIMIT, Finished, command, environment, run_tiny
 
 PROBLEMS = {2: 16, 3: 18}
-KILLS = ("sft", "search 2", "training 2", "search 3", "training 3")
+MADE = {"sft": {"M0"}, "search 2": {"M0", "M1"}, "training 2": {"M0", "M1"}}
+MADE |= {"search 3": {"M0", "M1", "M2"}, "training 3": {"M0", "M1", "M2"}}
+"""The models that there are in the middle of each place where a run can be killed."""
 
 
 def traces_file(folder: Path, number: int) -> Path:
@@ -98,13 +100,17 @@ class Killed:
     end: Finished
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
-    """One run directory, killed in the middle of everything, one place after the other."""
+@pytest.fixture(
+    scope="module",
+    params=[["search 2", "training 3"], pytest.param(list(MADE), marks=pytest.mark.slow)],
+    ids=["twice", "everywhere"],
+)
+def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    """One run directory, killed in the middle of one place after the other."""
     folder = tmp_path_factory.mktemp("killed") / "run"
     left: dict[str, dict[int, list[bytes]]] = {}
     models: dict[str, set[str]] = {}
-    for place in KILLS:
+    for place in request.param:
         kill_when(folder, lambda place=place: reached(place, folder), folder.parent / "log.txt")
         left[place] = {number: lines(folder, number) for number in PROBLEMS}
         models[place] = {path.name for path in (folder / "models").iterdir()}
@@ -142,13 +148,13 @@ def results(folder: Path) -> dict[str, Any]:
 
 def test_it_was_killed_in_the_middle_of_each(killed: Killed):
     """The test of the test: each kill came before the model that was in the making, and with part of its traces."""
-    made = {place: {name for name in models if "." not in name} for place, models in killed.models.items()}
-    assert made["sft"] == {"M0"}
-    assert made["search 2"] == made["training 2"] == {"M0", "M1"}
-    assert made["search 3"] == made["training 3"] == {"M0", "M1", "M2"}
-    for number in PROBLEMS:
-        assert 3 <= len(killed.traces[f"search {number}"][number]) < PROBLEMS[number]
-        assert len(killed.traces[f"training {number}"][number]) == PROBLEMS[number]
+    for place, models in killed.models.items():
+        assert {name for name in models if "." not in name} == MADE[place]
+        kind, _, number = place.partition(" ")
+        if kind == "search":
+            assert 3 <= len(killed.traces[place][int(number)]) < PROBLEMS[int(number)]
+        elif kind == "training":
+            assert len(killed.traces[place][int(number)]) == PROBLEMS[int(number)]
 
 
 def test_it_finishes_with_every_model_in_the_results(killed: Killed):
@@ -191,6 +197,7 @@ def test_the_results_are_those_of_a_run_without_a_kill(killed: Killed, unharmed:
     assert without_seconds(killed.end.folder) == without_seconds(unharmed)
 
 
+@pytest.mark.slow
 def test_a_line_that_a_kill_tore_is_searched_again_and_no_other(unharmed: Path, tmp_path: Path):
     """The kill that no poll can time: in the middle of writing a line."""
     folder = tmp_path / "run"
