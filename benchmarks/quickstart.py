@@ -12,7 +12,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,21 +77,23 @@ def share_first_model(
     (target / "stages.json").write_text(json.dumps({name: done[name] for name in stages}))
 
 
-def pairs_by_correctness(folder: Path, number: int) -> dict[str, int]:
-    """How many pairs that trained M(number) have a right chosen and a wrong rejected step, and so on."""
-    counts = {"right > wrong": 0, "wrong > right": 0, "both wrong": 0, "both right": 0}
+def trained_pairs(folder: Path, number: int) -> Iterator[tuple[str, list[str], str, str]]:
+    """(problem, the steps before, chosen, rejected) of every pair that trained M(number), as texts."""
     journal = TraceJournal(RunFolder(folder).traces(number), f"M{number - 1}")
     for trajectory in journal.trajectories.values():
         for steps, node in prefixes(trajectory):
-            if node.event != "kept" or not node.margin:
-                continue
-            before = [step.text.strip() for step in steps]
-            chosen, rejected = (
-                is_right(trajectory.problem.problem, before, node.candidates[i].text.strip())
-                for i in (node.chosen, node.rejected)
-            )
-            same = "both right" if chosen else "both wrong"
-            counts[same if chosen == rejected else "right > wrong" if chosen else "wrong > right"] += 1
+            if node.event == "kept" and node.margin:
+                chosen, rejected = (node.candidates[i].text.strip() for i in (node.chosen, node.rejected))
+                yield trajectory.problem.problem, [step.text.strip() for step in steps], chosen, rejected
+
+
+def pairs_by_correctness(folder: Path, number: int) -> dict[str, int]:
+    """How many pairs that trained M(number) have a right chosen and a wrong rejected step, and so on."""
+    counts = {"right > wrong": 0, "wrong > right": 0, "both wrong": 0, "both right": 0}
+    for problem, before, *sides in trained_pairs(folder, number):
+        chosen, rejected = (is_right(problem, before, side) for side in sides)
+        same = "both right" if chosen else "both wrong"
+        counts[same if chosen == rejected else "right > wrong" if chosen else "wrong > right"] += 1
     return counts
 
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from rich.console import Console
@@ -22,13 +23,11 @@ from rich.table import Table
 from peers import machine
 from psr.data.arithmetic_responses import right_steps
 from psr.data.jsonl import read_json, read_jsonl
-from psr.data.traces import TraceJournal
 from psr.engines.usage import usage_from_json
 from psr.evaluation.statistics import paired_bootstrap, wilson_interval
 from psr.results import read_results
 from psr.run_folder import USAGE, RunFolder
-from psr.search.sharing import prefixes
-from quickstart import share_first_model
+from quickstart import share_first_model, trained_pairs
 
 RECIPE = Path("configs/srlm")
 STAGES = ("data", "model", "ift", "eft", "responses", "eft_heldout", "responses_heldout", "sft")
@@ -121,14 +120,9 @@ def tokens(folder: Path) -> float:
 def pairs_by_right_steps(folder: Path, number: int) -> dict[str, int]:
     """How many pairs that trained M(number) have more right steps on the chosen side, on the rejected, or as many."""
     counts = {"chosen": 0, "rejected": 0, "even": 0}
-    for trajectory in TraceJournal(RunFolder(folder).traces(number), f"M{number - 1}").trajectories.values():
-        for steps, node in prefixes(trajectory):
-            if node.event != "kept" or not node.margin:
-                continue
-            before = [step.text.strip() for step in steps]
-            sides = (node.candidates[i].text for i in (node.chosen, node.rejected))
-            chosen, rejected = (sum(right_steps(trajectory.problem.problem, before, side)) for side in sides)
-            counts["even" if chosen == rejected else "chosen" if chosen > rejected else "rejected"] += 1
+    for problem, before, *sides in trained_pairs(folder, number):
+        chosen, rejected = (sum(right_steps(problem, before, side)) for side in sides)
+        counts["even" if chosen == rejected else "chosen" if chosen > rejected else "rejected"] += 1
     return counts
 
 
@@ -194,10 +188,6 @@ def gaps_table(gaps: list[dict[str, Any]]) -> Table:
 
 def rise(result: dict[str, Any]) -> float:
     return 100 * (result["models"][-1]["accuracy"] - result["models"][0]["accuracy"])
-
-
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 if __name__ == "__main__":
