@@ -29,14 +29,14 @@ from rich.table import Table
 
 from eft_kinds import by_kind, shares
 from peers import machine
-from psr.cli import main as psr
-from psr.data import arithmetic
-from psr.data.jsonl import read_jsonl, write_jsonl
-from psr.encoding import Encoder
+from psr.cli.main import main as psr
+from psr.curation import arithmetic
 from psr.engines.local import LocalEngine
 from psr.evaluation.judging import evaluate_judge
-from psr.modules.policy import load_tokenizer
-from psr.prompts import Prompts
+from psr.files.jsonl import read_jsonl, write_jsonl
+from psr.policy.folder import load_tokenizer
+from psr.prompts.encoder import Encoder
+from psr.prompts.templates import Prompts
 from psr.search.judges import JudgeSettings
 from psr.search.tree_search import layer_pairs, tree_from_json
 
@@ -164,7 +164,7 @@ def annotator(model: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "psr.cli", "serve", str(model), "--engine", "local", "--port", str(port)]
+    command = [sys.executable, "-m", "psr.cli.main", "serve", str(model), "--engine", "local", "--port", str(port)]
     process = subprocess.Popen(command)
     try:
         while process.poll() is None:

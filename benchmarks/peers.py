@@ -18,9 +18,9 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from psr.data.rows import row_loader
-from psr.modules.policy import export_policy, new_policy
 from psr.modules.training import RowModule
-from psr.packing import Plan
+from psr.policy.folder import export_policy, new_policy
+from psr.trees.packing import Plan
 
 SHAPES: dict[str, dict[str, Any]] = {
     "smollm2-135m": {

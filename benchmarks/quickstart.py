@@ -19,11 +19,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from psr.data.arithmetic import is_right
-from psr.data.jsonl import read_json
+from psr.curation.arithmetic import is_right
 from psr.data.traces import TraceJournal
-from psr.results import read_results
-from psr.run_folder import RunFolder
+from psr.files.jsonl import read_json
+from psr.run.folder import RunFolder
+from psr.run.results import read_results
 from psr.search.sharing import prefixes
 
 SHARED_STAGES = ("data", "model", "ift", "eft", "eft_heldout", "sft")
@@ -50,7 +50,7 @@ def main() -> None:
         folder = options.runs / name
         if folder != options.runs / f"self-{first}" and seed == first:
             share_first_model(options.runs / f"self-{first}", folder)
-        command = [sys.executable, "-m", "psr.cli", "run", str(options.recipe), "--run-dir", str(folder)]
+        command = [sys.executable, "-m", "psr.cli.main", "run", str(options.recipe), "--run-dir", str(folder)]
         command += ["--seed", str(seed), "--judge", judge, *(["--overlay", overlay] if overlay else [])]
         subprocess.run(command, check=True)
         result = read_results(RunFolder(folder).results)

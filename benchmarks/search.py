@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from peers import machine
-from psr.data.problems import read_problems
-from psr.encoding import Encoder
-from psr.modules.policy import load_tokenizer
-from psr.prompts import Prompts
+from psr.files.problems import read_problems
+from psr.policy.folder import load_tokenizer
+from psr.prompts.encoder import Encoder
+from psr.prompts.templates import Prompts
 from psr.records import Problem
 from psr.search.judges import JudgeSettings
 from psr.search.sharing import fewest_prompt_tokens

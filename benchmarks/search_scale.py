@@ -28,19 +28,19 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from psr.data.jsonl import read_json, write_json
-from psr.data.problems import read_problems
-from psr.encoding import Encoder
 from psr.engines.base import Engine
 from psr.engines.sglang import Launch, SGLangEngine
 from psr.engines.sglang.fleet import Fleet
 from psr.engines.sglang.protocol import Ask
 from psr.engines.sglang.replicas import Replica
 from psr.engines.sglang.transport import Session
-from psr.modules.policy import load_tokenizer
-from psr.prompts import Prompts
+from psr.files.jsonl import read_json, write_json
+from psr.files.problems import read_problems
+from psr.policy.folder import load_tokenizer
+from psr.prompts.encoder import Encoder
+from psr.prompts.templates import Prompts
 from psr.records import Problem
-from psr.run_folder import RunFolder
+from psr.run.folder import RunFolder
 from psr.search.judges import JudgeSettings, SelfJudge
 from psr.search.run import for_each
 from psr.search.step_search import SearchSettings, step_search

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from psr.encoding import Encoder
 from psr.engines.base import Engine
 from psr.engines.local import LocalEngine
 from psr.engines.sglang import Launch, SGLangEngine
 from psr.engines.usage import Usage, used_between
+from psr.prompts.encoder import Encoder
 from psr.records import Problem, Trajectory
 from psr.search.judges import JudgeSettings, SelfJudge
 from psr.search.run import for_each

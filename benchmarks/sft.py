@@ -28,10 +28,10 @@ from rich.console import Console
 from rich.table import Table
 
 from peers import FIRST_TOKEN, SHAPES, VOCABULARY, in_own_process, machine, make_model, train_with_psr
-from psr.modules.policy import load_policy, load_tokenizer
 from psr.modules.sft import SFTModule
-from psr.packing import Plan, Unit, plan_rows
-from psr.step_tree import Sample
+from psr.policy.folder import load_policy, load_tokenizer
+from psr.trees.packing import Plan, Unit, plan_rows
+from psr.trees.step_tree import Sample
 
 RATE = 1e-5
 

@@ -17,18 +17,18 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from psr.data.jsonl import read_json, read_jsonl
-from psr.data.problems import read_gold_problems
-from psr.data.sft import judge_prompts
 from psr.data.traces import TraceJournal
-from psr.encoding import Encoder
 from psr.engines.base import Engine, Sampling
 from psr.engines.local import LocalEngine
 from psr.engines.sglang import Launch, SGLangEngine
 from psr.engines.usage import cache_hit_rate, usage_from_json
-from psr.modules.policy import load_tokenizer
-from psr.prompts import Prompts
-from psr.run_folder import USAGE, RunFolder
+from psr.files.jsonl import read_json, read_jsonl
+from psr.files.problems import read_gold_problems
+from psr.policy.folder import load_tokenizer
+from psr.prompts.encoder import Encoder
+from psr.prompts.judged import judge_prompts
+from psr.prompts.templates import Prompts
+from psr.run.folder import USAGE, RunFolder
 from psr.search.sharing import best_usage
 
 

@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from peers import machine
-from psr.data.arithmetic_responses import right_steps
-from psr.data.jsonl import read_json, read_jsonl
+from psr.curation.arithmetic_responses import right_steps
 from psr.engines.usage import usage_from_json
 from psr.evaluation.statistics import paired_bootstrap, wilson_interval
-from psr.results import read_results
-from psr.run_folder import USAGE, RunFolder
+from psr.files.jsonl import read_json, read_jsonl
+from psr.run.folder import USAGE, RunFolder
+from psr.run.results import read_results
 from quickstart import share_first_model, trained_pairs
 
 RECIPE = Path("configs/srlm")
@@ -79,7 +79,7 @@ def run(runs: Path, way: Way, seed: int) -> Path:
     folder, first = run_folder(runs, way, seed), run_folder(runs, SRLM, seed)
     if way != SRLM:
         share_first_model(first, folder, STAGES, FOLDERS)
-    psr = [sys.executable, "-m", "psr.cli"]
+    psr = [sys.executable, "-m", "psr.cli.main"]
     command = [*psr, "run", str(RECIPE), "--run-dir", str(folder), "--seed", str(seed), *way.settings]
     subprocess.run(command, check=True)
     names = [model["name"] for model in read_results(folder / "results.json")["models"]]

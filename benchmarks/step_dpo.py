@@ -26,12 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 from peers import FIRST_TOKEN, SHAPES, VOCABULARY, in_own_process, machine, make_model
-from psr.data.jsonl import read_jsonl
-from psr.encoding import Encoder
-from psr.modules.policy import load_tokenizer
-from psr.packing import Group, Unit
-from psr.prompts import Prompts
-from psr.step_tree import Sample
+from psr.files.jsonl import read_jsonl
+from psr.policy.folder import load_tokenizer
+from psr.prompts.encoder import Encoder
+from psr.prompts.templates import Prompts
+from psr.trees.packing import Group, Unit
+from psr.trees.step_tree import Sample
 from step_dpo_ways import Job, as_step_trees, by_trl, pair_by_pair, pairs_of
 
 FOCUS = 8

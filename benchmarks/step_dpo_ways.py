@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from peers import CLIP, train_with_psr
-from psr.losses import Preferences, StepDPOLoss
-from psr.modules.policy import load_policy, load_tokenizer
+from psr.modules.losses import Preferences, StepDPOLoss
 from psr.modules.step_dpo import StepDPOModule
-from psr.packing import Group, Plan, plan_rows
-from psr.step_tree import Sample
+from psr.policy.folder import load_policy, load_tokenizer
+from psr.trees.packing import Group, Plan, plan_rows
+from psr.trees.step_tree import Sample
 
 BETA, RATE, BETAS = 0.1, 1e-5, (0.9, 0.95)
 

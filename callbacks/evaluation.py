@@ -10,15 +10,15 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from callbacks.self_rewarding_loop import loop_data
-from psr.data.jsonl import read_json
-from psr.data.problems import read_gold_problems
 from psr.data.self_rewarding import SelfRewardingDataModule
-from psr.data.sft import read_pairs
 from psr.evaluation.judging import evaluate_judge
 from psr.evaluation.solving import solve_by_search, solve_greedy
 from psr.evaluation.statistics import graded, standard_error
-from psr.results import has_model, put_model
-from psr.run_folder import SECONDS, add_seconds, search_figures
+from psr.files.jsonl import read_json
+from psr.files.problems import read_gold_problems
+from psr.prompts.judged import read_pairs
+from psr.run.folder import SECONDS, add_seconds, search_figures
+from psr.run.results import has_model, put_model
 from psr.search.statistics import mean
 
 

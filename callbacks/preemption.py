@@ -1,4 +1,4 @@
-"""Stops a fit that is told to, so that the same command goes on from there: psr/stopping.py says what tells it.
+"""Stops a fit that is told to, so that the same command goes on from there: psr/processes/stopping.py says what tells it.
 
 While the model trains, all ranks stop after the same optimizer step. Supervised training then writes a checkpoint, from
 which it goes on in the middle of its epoch; an iteration's pass over its pairs is begun again. A search stops at the
@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from psr.data.sft import SFTDataModule
 from psr.errors import UsageError
-from psr.stopping import listen, stop_asked
+from psr.processes.stopping import listen, stop_asked
 
 NAME = "last-stopped-{step}.ckpt"
 """`ckpt_path: last` takes the newest that begins with "last"; the `last.ckpt` of ModelCheckpoint stays meanwhile."""

@@ -17,7 +17,7 @@ from lightning import Callback, LightningModule, Trainer
 from psr.data.self_rewarding import SelfRewardingDataModule
 from psr.errors import UsageError
 from psr.modules.step_dpo import StepDPOModule
-from psr.run_folder import add_seconds
+from psr.run.folder import add_seconds
 
 
 class SelfRewardingLoop(Callback):

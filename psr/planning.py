@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from psr.scoring import CHUNK
-from psr.sharding import COLUMNS, ROWS
+from psr.policy.sharding import COLUMNS, ROWS
+from psr.trees.scoring import CHUNK
 
 MASTER = 4
 """Bytes of a float32 weight; as many of its gradient, and twice as many of AdamW's two moments."""

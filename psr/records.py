@@ -5,11 +5,15 @@ JSON object of its fields (`to_json`) and read back equal (`trajectory_from_json
 whole truth about a search.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Event = Literal["kept", "rolled_back", "tied"]
 """What became of an expanded node: it extends the solution; it was discarded by a later roll-back; nobody won."""
+
+Verifier = Callable[[str, Sequence[str], str], bool]
+"""(problem, previous steps, candidate step) -> whether that step is right; exact, for procedural problems."""
 
 
 @dataclass(frozen=True)

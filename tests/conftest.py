@@ -9,10 +9,10 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from psr.data.tiny_tokenizer import build_tokenizer
-from psr.encoding import Encoder
-from psr.modules.policy import export_policy, new_policy
-from psr.prompts import Prompts
+from psr.policy.folder import export_policy, new_policy
+from psr.policy.tiny_tokenizer import build_tokenizer
+from psr.prompts.encoder import Encoder
+from psr.prompts.templates import Prompts
 
 torch.set_num_threads(1)
 

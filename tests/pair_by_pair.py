@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from psr.modules.policy import load_policy
-from psr.step_tree import Sample
+from psr.policy.folder import load_policy
+from psr.trees.step_tree import Sample
 
 
 def logprobs(model: PreTrainedModel, sample: Sample) -> Tensor:

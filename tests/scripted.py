@@ -7,9 +7,9 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from psr.encoding import Encoder
 from psr.engines.base import ANYWHERE, Completion, Origin, Sampling
 from psr.engines.usage import Usage
+from psr.prompts.encoder import Encoder
 from psr.records import Candidate, Judgement, Problem
 
 END = "<eos>"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from psr.data.jsonl import read_json
-from psr.run import read_overlay, read_recipe
+from psr.files.jsonl import read_json
+from psr.run.recipe import read_overlay, read_recipe
 from tests.recipes.tiny_run import ROOT, environment
 
 CLUSTER = ROOT / "configs" / "cluster"
@@ -43,7 +43,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, 
         program.write_text(f"#!/usr/bin/env bash\n{text}\n")
         program.chmod(0o755)
 
-    add("psr", f'exec "{sys.executable}" -m psr.cli "$@"')
+    add("psr", f'exec "{sys.executable}" -m psr.cli.main "$@"')
     return add
 
 

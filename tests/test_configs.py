@@ -17,12 +17,12 @@ import yaml
 from jsonargparse import CLI, ArgumentParser, capture_parser
 from lightning import LightningDataModule, LightningModule, Trainer
 
-from psr.cli import LIGHTNING_COMMANDS, commands
-from psr.command_line import spelled
+from psr.cli.lightning import PSRLightningCLI
+from psr.cli.main import LIGHTNING_COMMANDS, commands
+from psr.cli.spelling import spelled
 from psr.commands.plan import plan
-from psr.data.jsonl import write_jsonl
-from psr.lightning_cli import PSRLightningCLI
-from psr.run import Stage, read_overlay, read_recipe, read_variables, stage_arguments
+from psr.files.jsonl import write_jsonl
+from psr.run.recipe import Stage, read_overlay, read_recipe, read_variables, stage_arguments
 from tests.recipes.tiny_run import ROOT, TINY
 
 CONFIGS = ROOT / "configs"

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from psr.attention import attention_arguments, use_tree_attention
-from psr.cli import main
+from psr.cli.main import main
 from psr.planning import (
     Architecture,
     Guess,
@@ -21,6 +20,7 @@ from psr.planning import (
     memory,
     serving_memory,
 )
+from psr.trees.attention import attention_arguments, use_tree_attention
 from tests.recipes.tiny_run import ROOT
 
 SEVEN, SEVENTY_TWO = (ROOT / "configs" / f"qwen2.5-math-{size}" for size in ("7b", "72b"))

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from jsonargparse import CLI, ArgumentParser, capture_parser
 
-from psr.cli import LIGHTNING_COMMANDS, commands
-from psr.command_line import spelled
+from psr.cli.lightning import PSRLightningCLI
+from psr.cli.main import LIGHTNING_COMMANDS, commands
+from psr.cli.spelling import spelled
 from psr.commands.plan import PlanCLI
-from psr.lightning_cli import PSRLightningCLI
 from tests.recipes.tiny_run import ROOT
 
 README = ROOT / "README.md"

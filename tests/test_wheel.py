@@ -44,7 +44,7 @@ def test_it_names_the_command_and_the_licence(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         [entry_points] = [name for name in names if name.endswith("entry_points.txt")]
-        assert "psr = psr.cli:main" in archive.read(entry_points).decode()
+        assert "psr = psr.cli.main:main" in archive.read(entry_points).decode()
         assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
@@ -53,11 +53,11 @@ def test_it_installs_and_runs_from_there(wheel: Path, tmp_path: Path):
     elsewhere.mkdir()
     pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
     subprocess.run(pip, check=True, capture_output=True)
-    code = "import psr.cli, callbacks.self_rewarding_loop as loop; print(psr.cli.__file__, loop.__file__)"
+    code = "import psr.cli.main, callbacks.self_rewarding_loop as loop; print(psr.cli.main.__file__, loop.__file__)"
     environment = {**os.environ, "PYTHONPATH": str(site)}
     done = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(site / "psr" / "cli.py"), str(site / "callbacks" / "self_rewarding_loop.py")]
-    called = [sys.executable, "-m", "psr.cli", "--help"]
+    called = [sys.executable, "-m", "psr.cli.main", "--help"]
     helped = subprocess.run(called, cwd=elsewhere, env=environment, capture_output=True, text=True)
     assert helped.returncode == 0 and "psr" in helped.stdout

@@ -15,8 +15,6 @@ from rich.table import Table
 
 from psr.commands.analysis_output import JUDGE_COLUMNS, SCORING_COLUMNS, STEP_COLUMNS, finish
 from psr.commands.evaluate import Evaluation, Row, compare_with_first, comparison_table, percent, results_table
-from psr.data.sft import read_pairs
-from psr.encoding import Encoder
 from psr.engines.base import Engine, PromptTooLong
 from psr.errors import UsageError
 from psr.evaluation import distribution as figure2
@@ -27,8 +25,10 @@ from psr.evaluation.judging import judge_figures, judge_shots, judged, length_bi
 from psr.evaluation.run_texts import texts_of
 from psr.evaluation.scoring_study import study
 from psr.evaluation.statistics import standard_error_of_mean
-from psr.modules.policy import load_tokenizer
-from psr.run_settings import RunSettings, read_run_settings
+from psr.policy.folder import load_tokenizer
+from psr.prompts.encoder import Encoder
+from psr.prompts.judged import read_pairs
+from psr.run.settings import RunSettings, read_run_settings
 from psr.search.strategies import Method, StrategySettings
 
 STEP_FIGURES = (

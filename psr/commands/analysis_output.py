@@ -6,9 +6,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from psr.data.jsonl import write_json
-from psr.run_folder import RunFolder
-from psr.run_settings import RunSettings
+from psr.files.jsonl import write_json
+from psr.run.folder import RunFolder
+from psr.run.settings import RunSettings
 
 JUDGE_COLUMNS = {
     **{"model": "model", "form": "form", "shots": "shots", "accuracy": "accuracy %", "accuracy_stderr": "±"},

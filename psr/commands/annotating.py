@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from psr.data.annotator.client import Annotator
-from psr.data.annotator.settings import Endpoint
-from psr.data.decontamination import Benchmarks
-from psr.data.sources import read_source
+from psr.curation.annotator.client import Annotator
+from psr.curation.annotator.settings import Endpoint
+from psr.curation.decontamination import Benchmarks
+from psr.curation.sources import read_source
 from psr.search.run import for_each
 
 SAMPLE = 2**20

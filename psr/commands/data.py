@@ -4,9 +4,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from psr.data import arithmetic as family
-from psr.data.jsonl import read_jsonl, write_jsonl
+from psr.curation import arithmetic as family
 from psr.errors import UsageError
+from psr.files.jsonl import read_jsonl, write_jsonl
 
 
 def arithmetic(

@@ -13,19 +13,19 @@ from typing import Any
 
 from psr.commands.annotating import beside, fingerprint, read_benchmarks
 from psr.commands.eft_output import finish
-from psr.data import arithmetic as family
-from psr.data.annotated import SCHEMA, EFTData, usable_pairs
-from psr.data.annotator.settings import Endpoint
-from psr.data.eft import verified_pairs
-from psr.data.jsonl import DataError, append_row, read_appended
-from psr.data.prm800k import rated_pairs, read_trajectories
-from psr.data.problems import read_problems
-from psr.data.tables import is_table, read_table, write_table
-from psr.encoding import Encoder
+from psr.curation import arithmetic as family
+from psr.curation.annotated import SCHEMA, EFTData, usable_pairs
+from psr.curation.annotator.settings import Endpoint
+from psr.curation.eft import verified_pairs
+from psr.curation.prm800k import rated_pairs, read_trajectories
 from psr.engines.base import Engine
 from psr.errors import NoPairsError
-from psr.modules.policy import check_folder, load_tokenizer
-from psr.prompts import Prompts
+from psr.files.jsonl import DataError, append_row, read_appended
+from psr.files.problems import read_problems
+from psr.files.tables import is_table, read_table, write_table
+from psr.policy.folder import check_folder, load_tokenizer
+from psr.prompts.encoder import Encoder
+from psr.prompts.templates import Prompts
 from psr.records import Problem
 from psr.search.judges import JudgeSettings, VerifierJudge
 from psr.search.prm import PRM

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from psr.commands.annotating import ask_all, beside
-from psr.data.annotated import EFTData, questions, split_by_problem, take_judged
-from psr.data.annotator.dry_run import estimate
-from psr.data.annotator.settings import Endpoint
-from psr.data.card import counted, lengths, table, write_card
-from psr.data.jsonl import write_jsonl
-from psr.data.tables import write_table
+from psr.curation.annotated import EFTData, questions, split_by_problem, take_judged
+from psr.curation.annotator.dry_run import estimate
+from psr.curation.annotator.settings import Endpoint
+from psr.curation.card import counted, lengths, table, write_card
 from psr.errors import NoPairsError, UsageError
-from psr.prompts import Prompts
+from psr.files.jsonl import write_jsonl
+from psr.files.tables import write_table
+from psr.prompts.templates import Prompts
 
 
 def finish(

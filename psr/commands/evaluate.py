@@ -11,16 +11,16 @@ from rich.console import Console
 from rich.table import Table
 
 from psr.commands.search import solve
-from psr.data.jsonl import read_json, write_json, write_jsonl
-from psr.encoding import Encoder
 from psr.engines.base import Engine
 from psr.engines.local import LocalEngine
 from psr.errors import UsageError
 from psr.evaluation.benchmarks import benchmark_label, read_benchmark
 from psr.evaluation.comparison import compare_outcomes
 from psr.evaluation.outcomes import Row, grade_rows, summarize
-from psr.modules.policy import check_folder, load_tokenizer
-from psr.prompts import Prompts
+from psr.files.jsonl import read_json, write_json, write_jsonl
+from psr.policy.folder import check_folder, load_tokenizer
+from psr.prompts.encoder import Encoder
+from psr.prompts.templates import Prompts
 from psr.records import GoldProblem
 from psr.search.judges import JudgeSettings
 from psr.search.strategies import Means, Method, StrategySettings

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from psr.data.export import messages, preference_of_pair, preferences_of_trajectory
-from psr.data.jsonl import DataError
-from psr.data.tables import read_table, write_table
+from psr.curation.export import messages, preference_of_pair, preferences_of_trajectory
 from psr.errors import NoPairsError
-from psr.prompts import Prompts
+from psr.files.jsonl import DataError
+from psr.files.tables import read_table, write_table
+from psr.prompts.templates import Prompts
 from psr.records import trajectory_from_json
 
 TRAJECTORY = ["problem", "prompt_ids", "nodes", "finished", "weights_version", "seconds"]

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from psr.commands.annotating import ask_all, beside, read_benchmarks
-from psr.data.annotator.dry_run import estimate
-from psr.data.annotator.settings import Endpoint
-from psr.data.card import counted, lengths, table, write_card
-from psr.data.decontamination import without_benchmarks
-from psr.data.ift import BY_RULE, IFTData, Segmenter, take, usable
-from psr.data.jsonl import write_jsonl
-from psr.data.segmenting import parse_steps
-from psr.data.sources import Source, limited, read_source
-from psr.data.tables import write_table
+from psr.curation.annotator.dry_run import estimate
+from psr.curation.annotator.settings import Endpoint
+from psr.curation.card import counted, lengths, table, write_card
+from psr.curation.decontamination import without_benchmarks
+from psr.curation.ift import BY_RULE, IFTData, Segmenter, take, usable
+from psr.curation.segmenting import parse_steps
+from psr.curation.sources import Source, limited, read_source
 from psr.errors import UsageError
-from psr.prompts import Prompts
+from psr.files.jsonl import write_jsonl
+from psr.files.tables import write_table
+from psr.prompts.templates import Prompts
 
 
 def problems(

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from psr.data.tiny_tokenizer import build_tokenizer
 from psr.errors import UsageError
-from psr.model_fetch import fetch_model
-from psr.modules.policy import export_policy, load_tokenizer, new_policy
+from psr.policy.fetch import fetch_model
+from psr.policy.folder import export_policy, load_tokenizer, new_policy
+from psr.policy.tiny_tokenizer import build_tokenizer
 
 
 def init(out: Path, architecture: str, settings: dict[str, Any], seed: int = 0) -> None:

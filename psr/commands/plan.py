@@ -11,8 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from psr.cli.lightning import PSRLightningCLI
 from psr.errors import UsageError
-from psr.lightning_cli import PSRLightningCLI
 from psr.planning import (
     GB,
     MASTER,
@@ -28,7 +28,7 @@ from psr.planning import (
 )
 
 ARCHITECTURE = "architecture.json"
-SHARDED = "psr.sharding.ShardedStrategy"
+SHARDED = "psr.policy.sharding.ShardedStrategy"
 SGLANG = "psr.engines.sglang.SGLangEngine"
 
 

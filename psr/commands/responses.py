@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from psr.data.jsonl import write_jsonl
-from psr.data.problems import read_problems
-from psr.data.response_judging import response_pairs, scored_responses, scored_steps
-from psr.encoding import Encoder
+from psr.curation.response_judging import response_pairs, scored_responses, scored_steps
 from psr.engines.base import Engine, Origin, Sampling
 from psr.errors import NoPairsError
-from psr.modules.policy import check_folder, load_tokenizer
-from psr.prompts import Prompts
+from psr.files.jsonl import write_jsonl
+from psr.files.problems import read_problems
+from psr.policy.folder import check_folder, load_tokenizer
+from psr.prompts.encoder import Encoder
+from psr.prompts.templates import Prompts
 from psr.records import Problem
 from psr.search.run import for_each
 

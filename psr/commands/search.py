@@ -8,17 +8,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from psr.data.jsonl import DataError, append_row, read_appended, read_jsonl, write_json
-from psr.data.problems import read_problems
-from psr.encoding import Encoder
+from psr.answers import extract_boxed
 from psr.engines.base import Engine, PromptTooLong
 from psr.engines.local import LocalEngine
 from psr.engines.meter import Meter
 from psr.errors import UsageError
-from psr.evaluation.grading import extract_boxed, grade_many
+from psr.evaluation.grading import grade_many
 from psr.evaluation.statistics import standard_error
-from psr.modules.policy import check_folder, load_tokenizer
-from psr.prompts import Prompts
+from psr.files.jsonl import DataError, append_row, read_appended, read_jsonl, write_json
+from psr.files.problems import read_problems
+from psr.policy.folder import check_folder, load_tokenizer
+from psr.prompts.encoder import Encoder
+from psr.prompts.templates import Prompts
 from psr.records import Problem
 from psr.search.judges import JudgeSettings
 from psr.search.prm import PRM, PRMJudge

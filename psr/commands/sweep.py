@@ -16,8 +16,8 @@ def sweep(file: Path, base: Path, trials: int | None = None, workers: int = 1, s
         seed: seed of the sampler.
     """
     try:
-        from psr.sweep_file import read_sweep
-        from psr.sweep_runner import run_sweep
+        from psr.sweeps.file import read_sweep
+        from psr.sweeps.runner import run_sweep
     except ImportError as error:
         raise UsageError(f"{error}: sweeps need `pip install 'psr[sweep]'`") from None
     if workers < 1:

@@ -10,18 +10,18 @@ import os
 import uuid
 from pathlib import Path
 
-from psr.data.jsonl import read_json
 from psr.errors import UsageError
-from psr.results import start_results
-from psr.run import Stage, read_overlay, read_recipe, read_variables, stage_arguments
-from psr.run_folder import RunFolder
+from psr.files.jsonl import read_json
+from psr.run.folder import RunFolder
+from psr.run.recipe import Stage, read_overlay, read_recipe, read_variables, stage_arguments
+from psr.run.results import start_results
 
 SHARED = ("data", "models/M0", "models/M1")
 
 
 def trial(args: list[str]) -> None:
     """Run it. Raises UsageError where there is no such run or stage."""
-    from psr.cli import main
+    from psr.cli.main import main
 
     if len(args) < 3:
         raise UsageError("psr trial RECIPE BASE STAGE [--name=value ...]: BASE is the run directory to start from")

@@ -1,1 +1,1 @@
-"""Data: files, problems, samples, traces, and the LightningDataModules."""
+"""LightningDataModules, and the trace journal that the self-rewarding one keeps."""

@@ -4,10 +4,10 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from psr.encoding import Encoder
 from psr.evaluation.benchmarks import read_benchmark
-from psr.modules.policy import load_tokenizer
-from psr.prompts import Prompts
+from psr.policy.folder import load_tokenizer
+from psr.prompts.encoder import Encoder
+from psr.prompts.templates import Prompts
 from psr.records import GoldProblem
 
 

@@ -13,15 +13,15 @@ from typing import Literal
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from psr.data.decontamination import normalized
-from psr.data.prm800k import RatedTrajectory, read_trajectories
+from psr.curation.decontamination import normalized
+from psr.curation.prm800k import RatedTrajectory, read_trajectories
 from psr.data.rows import check_accumulation, data_rank, row_loader
 from psr.errors import UsageError
 from psr.evaluation.steps import StepBaselines, step_baselines
-from psr.modules.policy import load_tokenizer
-from psr.packing import Group, Plan, Row, Unit, plan_rows
-from psr.prm_encoding import TEMPLATE, PRMEncoder
-from psr.step_tree import Sample
+from psr.policy.folder import load_tokenizer
+from psr.prompts.prm import TEMPLATE, PRMEncoder
+from psr.trees.packing import Group, Plan, Row, Unit, plan_rows
+from psr.trees.step_tree import Sample
 
 
 @dataclass(frozen=True)

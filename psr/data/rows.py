@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from psr.errors import UsageError
-from psr.packing import Plan, Row, build_row
+from psr.trees.packing import Plan, Row, build_row
 
 
 class PlannedRows(Dataset[Row]):

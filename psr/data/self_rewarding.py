@@ -14,27 +14,27 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
-from psr.data.jsonl import write_json
-from psr.data.problems import read_problems
 from psr.data.rows import check_accumulation, data_rank, row_loader
 from psr.data.traces import TraceJournal, merge_parts, part_of
-from psr.encoding import Encoder
 from psr.engines.base import Engine
 from psr.engines.usage import Usage, add_usage, usage_line, used_between
 from psr.errors import NoPairsError, UsageError
-from psr.modules.policy import check_folder, load_tokenizer
-from psr.packing import Group, Row, Unit, plan_rows
-from psr.prompts import Prompts
-from psr.ranks import Ranks, Searchers
-from psr.records import Problem, StepPair, Trajectory, step_pairs
-from psr.run_folder import RunFolder, add_search
-from psr.search.judges import Judge, JudgeSettings, Verifier, build_judge
+from psr.files.jsonl import write_json
+from psr.files.problems import read_problems
+from psr.policy.folder import check_folder, load_tokenizer
+from psr.processes.ranks import Ranks, Searchers
+from psr.processes.stopping import stop_asked
+from psr.prompts.encoder import Encoder
+from psr.prompts.templates import Prompts
+from psr.records import Problem, StepPair, Trajectory, Verifier, step_pairs
+from psr.run.folder import RunFolder, add_search
+from psr.search.judges import Judge, JudgeSettings, build_judge
 from psr.search.prm import PRM, PRMJudge
 from psr.search.run import for_each
 from psr.search.statistics import search_summary
 from psr.search.step_search import SearchSettings, step_search
-from psr.step_tree import Sample
-from psr.stopping import stop_asked
+from psr.trees.packing import Group, Row, Unit, plan_rows
+from psr.trees.step_tree import Sample
 
 
 class SelfRewardingDataModule(LightningDataModule):

@@ -2,32 +2,25 @@
 
 Knows the JSONL schemas, the prompts and the tokenizer. Does not know the model's weights or the loss.
 
-IFT rows: `problem`, `solution` (one step a line). EFT rows: `problem`, `previous_steps`, `chosen`, `rejected` and,
-where the judge explains, `explanations`: {"chosen_first": ..., "rejected_first": ...}; chosen and rejected are next
-steps, or whole responses (one step a line) where `granularity` is "response". Scored rows: `problem`, `previous_steps`,
-`response`, `score`, and optionally `explanation` and `granularity`.
+IFT rows: `problem`, `solution` (one step a line), optionally `answer`. Judged pairs and scored rows: psr/prompts/judged.py.
 """
 
 import random
-from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from psr.curation.segmenting import with_box
 from psr.data.rows import check_accumulation, data_rank, row_loader
-from psr.data.segmenting import with_box
-from psr.data.tables import read_table
-from psr.encoding import Encoder
 from psr.errors import UsageError
-from psr.modules.policy import load_tokenizer
-from psr.packing import Plan, Row, Unit, plan_rows
-from psr.prompts import Prompts
-from psr.step_tree import Sample
-
-PAIR = ["problem", "previous_steps", "chosen", "rejected"]
-SCORED = ["problem", "previous_steps", "response", "score"]
+from psr.files.tables import read_table
+from psr.policy.folder import load_tokenizer
+from psr.prompts.encoder import Encoder
+from psr.prompts.judged import judge_prompts, read_pairs, read_scored, score_prompt
+from psr.prompts.templates import Prompts
+from psr.trees.packing import Plan, Row, Unit, plan_rows
+from psr.trees.step_tree import Sample
 
 
 def ift_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
@@ -40,11 +33,6 @@ def ift_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[S
     return samples
 
 
-def read_pairs(path: str | Path, limit: int | None = None) -> list[dict[str, Any]]:
-    """EFT rows of a file. Raises DataError where a field is missing."""
-    return read_table(path, PAIR, ["explanations", "granularity"])[:limit]
-
-
 def eft_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
     """Two samples per pair, one for each order in which a judge may be shown it; the verdict comes last."""
     samples = []
@@ -54,51 +42,14 @@ def eft_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[S
     return samples
 
 
-def judge_prompts(row: Mapping[str, Any], encoder: Encoder) -> Iterator[tuple[tuple[int, ...], str, str]]:
-    """(prompt, right label, explanation or "") of an EFT row in both orders."""
-    for problem, steps, a, b, label, explanation in judge_questions(row, encoder.prompts):
-        yield encoder.judge(problem, steps, a, b), label, explanation
-
-
-def judge_texts(row: Mapping[str, Any], prompts: Prompts) -> Iterator[tuple[str, str, str]]:
-    """As `judge_prompts`, the prompts as texts."""
-    for problem, steps, a, b, label, explanation in judge_questions(row, prompts):
-        yield prompts.judge_prompt(problem, steps, a, b), label, explanation
-
-
-def judge_questions(row: Mapping[str, Any], prompts: Prompts) -> Iterator[tuple[str, str, str, str, str, str]]:
-    """(problem, steps so far, A, B, right label, explanation or "") of an EFT row in both orders."""
-    steps = previous_steps(row, prompts)
-    chosen, rejected = (written(row, side, prompts) for side in ("chosen", "rejected"))
-    explanations = row.get("explanations") or {}
-    yield row["problem"], steps, chosen, rejected, "A", explanations.get("chosen_first", "")
-    yield row["problem"], steps, rejected, chosen, "B", explanations.get("rejected_first", "")
-
-
 def score_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
     """One sample per scored step or response; the score comes last."""
     samples = []
-    for row in read_table(path, SCORED, ["explanation", "granularity"])[:limit]:
+    for row in read_scored(path, limit):
         prompt = score_prompt(row, "response", encoder)
         told = row.get("explanation", "") + encoder.prompts.score_text(row["score"])
         samples.append(Sample(prompt, encoder.completion(told)))
     return samples
-
-
-def score_prompt(row: Mapping[str, Any], side: str, encoder: Encoder) -> tuple[int, ...]:
-    """The prompt that asks for the score of what the row holds as `side`: "response", "chosen" or "rejected"."""
-    return encoder.score(row["problem"], previous_steps(row, encoder.prompts), written(row, side, encoder.prompts))
-
-
-def previous_steps(row: Mapping[str, Any], prompts: Prompts) -> str:
-    return "".join(prompts.format_step(i + 1, step, last=False) for i, step in enumerate(row["previous_steps"]))
-
-
-def written(row: Mapping[str, Any], side: str, prompts: Prompts) -> str:
-    """The row's step, or whole response, in the step format."""
-    if row.get("granularity", "step") == "response":
-        return prompts.format_steps(row[side].strip().split("\n"))
-    return prompts.format_step(len(row["previous_steps"]) + 1, row[side], last=True)
 
 
 class SFTDataModule(LightningDataModule):

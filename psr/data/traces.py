@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from psr.data.jsonl import DataError
+from psr.files.jsonl import DataError
 from psr.records import Trajectory, to_json, trajectory_from_json
 
 

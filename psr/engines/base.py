@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from psr.engines.usage import Usage
+from psr.errors import PSRError
 
 FinishReason = Literal["eos", "stop", "length"]
 
 
-class EngineError(RuntimeError):
+class EngineError(PSRError, RuntimeError):
     """The engine cannot do what was asked; the message says what and what to change."""
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from psr.engines.base import Engine, EngineError, PromptTooLong, Sampling
-from psr.modules.policy import load_tokenizer
+from psr.policy.folder import load_tokenizer
 
 MAX_BODY = 2**24
 

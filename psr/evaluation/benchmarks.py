@@ -7,10 +7,10 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
-from psr.data.jsonl import DataError
-from psr.data.problems import RULES, gold_problem
-from psr.data.sources import KNOWN, Source, find_source, hub_rows, limited, read_source
-from psr.data.tables import is_table, read_table
+from psr.curation.sources import KNOWN, Source, find_source, hub_rows, limited, read_source
+from psr.files.jsonl import DataError
+from psr.files.problems import RULES, gold_problem
+from psr.files.tables import is_table, read_table
 from psr.records import GoldProblem
 
 _SVAMP = {"id": "ID", "problem": "question_concat", "answer": "Answer"}

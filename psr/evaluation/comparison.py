@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from psr.data.jsonl import DataError, read_jsonl
 from psr.evaluation.statistics import paired_bootstrap
+from psr.files.jsonl import DataError, read_jsonl
 
 
 def compare_outcomes(a: Path, b: Path, level: float = 0.95) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
+from psr.answers import extract_boxed
 from psr.evaluation.grading_workers import matched, verified
 
 MAX_LENGTH = 512  # characters of an answer; the longest gold answer of the usual benchmarks has 204
@@ -18,8 +19,6 @@ MAX_DEPTH = 32  # nested brackets; the parser's recursion and its time grow with
 MAX_DIGITS = 200  # of one number
 MAX_EXPONENT = 10_000  # of a power of numbers, and of what a factorial is taken of
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is text, not structure
 _SPACING = re.compile(r"(?<!\\)\\(?:[!,;:]|left(?![a-zA-Z])|right(?![a-zA-Z]))")
 _LOOSE_SPACE = re.compile(r"(?<![\w,]) | (?!\w)")  # "1 2" is not "12", and "1, 234" is a list where "1,234" is a number
 _DECIMAL = re.compile(r"(?:\\?\$)?([+-]?)(?:\\?\$)?([0-9]+|[1-9][0-9]{0,2}(?:,[0-9]{3})+|(?=\.[0-9]))(\.[0-9]*)?\$?")
@@ -90,21 +89,6 @@ def grade_cases(cases: Sequence[Case | None], *, timeout: float = 2.0, workers: 
                 for index in indices:
                     results[index] = verdict
     return results
-
-
-def extract_boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{...}` or `\fbox{...}`; None when there is none or its braces never close."""
-    start = None
-    for box in _BOX.finditer(text):
-        start = box.end()
-    if start is None:
-        return None
-    depth = 1
-    for brace in _BRACE.finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
-        if depth == 0:
-            return text[start : brace.start()]
-    return None
 
 
 def _settled(case: Case) -> bool | None:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from psr.data.sft import judge_prompts, judge_texts, score_prompt, written
-from psr.encoding import Encoder
 from psr.engines.base import Engine
-from psr.prompts import VERDICTS, Prompts
+from psr.prompts.encoder import Encoder
+from psr.prompts.judged import judge_prompts, judge_texts, score_prompt, written
+from psr.prompts.templates import VERDICTS, Prompts
 from psr.search.judges import JudgeSettings, score_replies, verdicts
 
 

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from psr.encoding import Encoder
 from psr.evaluation.rules import grade
 from psr.evaluation.solving import count_steps
 from psr.evaluation.statistics import graded, standard_error, standard_error_of_mean
+from psr.prompts.encoder import Encoder
 from psr.records import GoldProblem
 from psr.search.statistics import mean
 

@@ -7,7 +7,8 @@ answers and the texts of solutions; the comparison of two values is `psr.evaluat
 import re
 from collections.abc import Sequence
 
-from psr.evaluation.grading import Case, extract_boxed, grade_cases
+from psr.answers import extract_boxed
+from psr.evaluation.grading import Case, grade_cases
 from psr.records import GoldProblem
 
 LONGEST = 4096

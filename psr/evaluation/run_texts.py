@@ -6,12 +6,12 @@ Knows the files of a run. Does not know what is looked for in the texts.
 import random
 from pathlib import Path
 
-from psr.data.jsonl import read_jsonl
-from psr.data.sft import judge_texts, read_pairs
 from psr.errors import UsageError
+from psr.files.jsonl import read_jsonl
+from psr.prompts.judged import judge_texts, read_pairs
 from psr.records import Trajectory, trajectory_from_json
-from psr.run_folder import RunFolder
-from psr.run_settings import RunSettings
+from psr.run.folder import RunFolder
+from psr.run.settings import RunSettings
 
 TRAJECTORY = ["problem", "prompt_ids", "nodes", "finished", "weights_version", "seconds"]
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from psr.encoding import Encoder
 from psr.engines.base import Engine
 from psr.engines.meter import Meter
 from psr.evaluation.judging import pair_scores, pair_verdicts, preference
+from psr.prompts.encoder import Encoder
 from psr.search.judges import JudgeSettings
 
 NOBODY = -1

@@ -6,9 +6,9 @@ Knows engines and grading. Answers are read here, after the solutions are there,
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from psr.encoding import Encoder
 from psr.engines.base import Engine, Origin, Sampling
 from psr.evaluation.rules import grade
+from psr.prompts.encoder import Encoder
 from psr.records import GoldProblem, Trajectory
 from psr.search.judges import Judge
 from psr.search.run import for_each

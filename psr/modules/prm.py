@@ -10,12 +10,12 @@ from torch import Tensor
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryRecall, BinarySpecificity
 
 from psr.data.prm import PRMDataModule
-from psr.modules.lora import LoRA
-from psr.modules.policy import load_tokenizer
 from psr.modules.sft import SFTModule
-from psr.packing import Row
-from psr.prm_encoding import PRMEncoder
-from psr.scoring import scored_hidden
+from psr.policy.folder import load_tokenizer
+from psr.policy.lora import LoRA
+from psr.prompts.prm import PRMEncoder
+from psr.trees.packing import Row
+from psr.trees.scoring import scored_hidden
 
 
 class PRMModule(SFTModule):

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from psr.modules.lora import LoRA
 from psr.modules.schedule import warmup_cosine
 from psr.modules.training import RowModule
-from psr.packing import Row
-from psr.scoring import row_hits
+from psr.policy.lora import LoRA
+from psr.trees.packing import Row
+from psr.trees.scoring import row_hits
 
 
 class SFTModule(RowModule):

@@ -15,14 +15,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from psr.data.rows import PlannedRows
-from psr.losses import PreferenceLoss, Preferences, StepDPOLoss, kl_estimate
-from psr.modules.lora import LoRA, adapters_off
-from psr.modules.policy import load_trainable
+from psr.modules.losses import PreferenceLoss, Preferences, StepDPOLoss, kl_estimate
+from psr.modules.reference import reference_logprobs
 from psr.modules.schedule import warmup_constant
 from psr.modules.training import RowModule
-from psr.packing import Row
-from psr.reference import reference_logprobs
-from psr.scoring import row_logprobs
+from psr.policy.folder import load_trainable
+from psr.policy.lora import LoRA, adapters_off
+from psr.trees.packing import Row
+from psr.trees.scoring import row_logprobs
 
 
 class StepDPOModule(RowModule):
@@ -72,7 +72,7 @@ class StepDPOModule(RowModule):
         """The reference's log-probabilities of the rows' scored tokens; `rows` are this rank's."""
         assert self.policy is not None
         policy: PreTrainedModel = self.policy
-        score: Callable[[PreTrainedModel, Row], Tensor] = lambda _, row: self(row)  # noqa: E731 of whole weights
+        score: Callable[[PreTrainedModel, Row], Tensor] = lambda _, row: self(row)
         scope: AbstractContextManager[None] = nullcontext()
         if self.reference == "initial" and self.lora is not None:
             scope = adapters_off(policy)

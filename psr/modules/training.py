@@ -14,11 +14,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from psr.modules.figures import StepFigures
-from psr.modules.lora import LoRA
-from psr.modules.policy import check_folder, empty_trainable, export_policy, load_tokenizer, load_trainable
-from psr.packing import Row
-from psr.scoring import row_logprobs
-from psr.sharding import ShardedStrategy, by_mesh, gradient_norm
+from psr.policy.folder import check_folder, empty_trainable, export_policy, load_tokenizer, load_trainable
+from psr.policy.lora import LoRA
+from psr.policy.sharding import ShardedStrategy, by_mesh, gradient_norm
+from psr.trees.packing import Row
+from psr.trees.scoring import row_logprobs
 
 
 class RowModule(LightningModule):

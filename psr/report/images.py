@@ -6,6 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from psr.errors import PSRError
 from psr.report.charts import Chart
 from psr.report.look import LIGHT
 from psr.report.plotly_figures import draw
@@ -14,7 +15,7 @@ WIDTH, HEIGHT = 720, 440
 FORMATS = ("svg", "png")
 
 
-class NoBrowserError(RuntimeError):
+class NoBrowserError(PSRError, RuntimeError):
     """There is no browser that could draw."""
 
 

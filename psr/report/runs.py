@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from psr.data.jsonl import read_json
 from psr.errors import UsageError
-from psr.results import read_results
-from psr.run_folder import RunFolder, search_figures
-from psr.sweep_results import Results, read_sweeps
+from psr.files.jsonl import read_json
+from psr.run.folder import RunFolder, search_figures
+from psr.run.results import read_results
+from psr.sweeps.results import Results, read_sweeps
 
 ANALYSES = ("evaluation", "comparison", "judge", "steps", "scaling", "scoring", "distribution")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from psr.report.charts import Chart, Dash, Item, Number, Series, Table
 from psr.report.runs import Run
-from psr.sweep_results import Results, best_first, short_names, written
+from psr.sweeps.results import Results, best_first, short_names, written
 
 DRAWN = 12
 """Trials in a figure; all are in the table."""

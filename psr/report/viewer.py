@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from psr.data.jsonl import DataError
+from psr.files.jsonl import DataError
 from psr.records import StepNode, Trajectory, trajectory_from_json
 from psr.report.mathematics import to_html
 from psr.report.runs import Run

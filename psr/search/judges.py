@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import combinations, permutations
 from typing import Literal, Protocol
 
-from psr.encoding import Encoder
 from psr.engines.base import Engine, Origin, Sampling
 from psr.errors import UsageError
-from psr.prompts import SCORES, VERDICTS
-from psr.records import Candidate, Judgement, Problem
+from psr.prompts.encoder import Encoder
+from psr.prompts.templates import SCORES, VERDICTS
+from psr.records import Candidate, Judgement, Problem, Verifier
 from psr.search.rounds import ROUNDS, Comparisons, Orders, Question, distinct
 
 
@@ -63,10 +63,6 @@ class JudgeSettings:
                 f"judge.score_samples is {self.score_samples} and score_temperature 0, so that all are the same: "
                 "set score_temperature, for instance to 0.7"
             )
-
-
-Verifier = Callable[[str, Sequence[str], str], bool]
-"""(problem, previous steps, candidate step) -> whether that step is right; exact, for procedural problems."""
 
 
 def scores(candidates: Sequence[Candidate], judgements: Sequence[Judgement]) -> tuple[int, ...]:

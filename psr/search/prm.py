@@ -12,8 +12,8 @@ from typing import Protocol
 
 from psr.engines.base import Engine, Origin
 from psr.errors import UsageError
-from psr.modules.policy import check_folder, load_tokenizer
-from psr.prm_encoding import TEMPLATE, PRMEncoder
+from psr.policy.folder import check_folder, load_tokenizer
+from psr.prompts.prm import TEMPLATE, PRMEncoder
 from psr.records import Candidate, Judgement, Problem
 from psr.search.judges import JudgeSettings, hold
 from psr.search.rounds import Question, distinct

@@ -7,8 +7,8 @@ prompt or completion had: more than that no engine can reuse. Knows traces and p
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from psr.encoding import Encoder
 from psr.engines.usage import Usage
+from psr.prompts.encoder import Encoder
 from psr.records import Candidate, StepNode, Trajectory
 
 

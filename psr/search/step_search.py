@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from psr.encoding import Encoder
 from psr.engines.base import Engine, EngineError, Origin, PromptTooLong, Sampling
+from psr.prompts.encoder import Encoder
 from psr.records import Candidate, Judgement, Problem, StepNode, Trajectory
 from psr.search.judges import Judge, scores
 

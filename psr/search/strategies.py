@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from psr.encoding import Encoder
+from psr.answers import extract_boxed
 from psr.engines.base import Completion, Engine, Origin, PromptTooLong, Sampling
-from psr.evaluation.grading import extract_boxed
+from psr.prompts.encoder import Encoder
 from psr.records import Candidate, Judgement, Problem, StepNode, to_json
 from psr.search.judges import Judge, JudgeSettings, build_judge, scores
 from psr.search.step_search import SearchSettings, expand, sample_steps, step_search

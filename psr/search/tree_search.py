@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from psr.encoding import Encoder
 from psr.engines.base import Engine, EngineError, Origin, PromptTooLong, Sampling
 from psr.errors import UsageError
+from psr.prompts.encoder import Encoder
 from psr.records import Candidate, Problem
 from psr.search.prm import StepScorer
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from eft import filters, judged, kinds_table, trained_judge, trained_prm
 from eft_kinds import by_kind, shares
-from psr.data.jsonl import write_jsonl
+from psr.files.jsonl import write_jsonl
 from psr.records import Problem
 from psr.search.tree_search import Layer, SearchedTree
 from tests.recipes.tiny_run import ROOT

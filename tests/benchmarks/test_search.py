@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from psr.data.jsonl import read_json, write_jsonl
+from psr.files.jsonl import read_json, write_jsonl
 from tests.recipes.tiny_run import ROOT, environment
 
 SYSTEMS = ("plain", "plain_batched", "continuous_batching")

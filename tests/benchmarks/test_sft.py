@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from peers import make_model
-from psr.packing import Unit, plan_rows
-from psr.step_tree import Sample
+from psr.trees.packing import Unit, plan_rows
+from psr.trees.step_tree import Sample
 from sft import by_psr, by_trl, random_samples, training_flops
 from tests.recipes.tiny_run import ROOT, environment
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from peers import in_own_process, make_model
-from psr.encoding import Encoder
-from psr.step_tree import Sample
+from psr.prompts.encoder import Encoder
+from psr.trees.step_tree import Sample
 from step_dpo import figures, judged_groups, random_groups, table
 from step_dpo_ways import Job, as_step_trees, by_trl, padded_tokens, pair_by_pair, pairs_of
 from tests.recipes.tiny_run import ROOT, environment

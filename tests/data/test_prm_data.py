@@ -9,16 +9,16 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from psr.commands.data import rate
-from psr.data.jsonl import DataError, write_jsonl
+from psr.curation.prm800k import RatedStep, RatedTrajectory, rated_pairs, read_trajectories
 from psr.data.prm import PRMDataModule, labelled_steps
-from psr.data.prm800k import RatedStep, RatedTrajectory, rated_pairs, read_trajectories
-from psr.data.tables import write_table
 from psr.errors import UsageError
 from psr.evaluation.steps import step_baselines
-from psr.modules.policy import load_policy, load_trainable
+from psr.files.jsonl import DataError, write_jsonl
+from psr.files.tables import write_table
 from psr.modules.prm import PRMModule
-from psr.packing import build_row
-from psr.prm_encoding import PRMEncoder
+from psr.policy.folder import load_policy, load_trainable
+from psr.prompts.prm import PRMEncoder
+from psr.trees.packing import build_row
 
 TEMPLATE = "{problem}\n"
 TRAJECTORY = RatedTrajectory(

@@ -11,14 +11,14 @@ import pytest
 from lightning import Trainer
 from transformers import PreTrainedTokenizerBase
 
-from psr.data.jsonl import read_json, write_jsonl
 from psr.data.self_rewarding import SelfRewardingDataModule, pair_groups
 from psr.data.traces import TraceJournal
 from psr.engines.base import Sampling
 from psr.errors import NoPairsError, UsageError
-from psr.prompts import Prompts
+from psr.files.jsonl import read_json, write_jsonl
+from psr.prompts.templates import Prompts
 from psr.records import StepPair, step_pairs
-from psr.run_folder import RunFolder
+from psr.run.folder import RunFolder
 from psr.search.judges import JudgeSettings
 from psr.search.prm import PRM
 from psr.search.step_search import SearchSettings

@@ -11,13 +11,13 @@ import torch
 from lightning import Trainer
 from transformers import PreTrainedTokenizerBase
 
-from psr.data.jsonl import DataError, write_jsonl
 from psr.data.sft import SFTDataModule, eft_samples, ift_samples, score_samples
-from psr.encoding import Encoder
 from psr.errors import UsageError
-from psr.packing import Row
-from psr.prompts import Prompts
-from psr.step_tree import Sample
+from psr.files.jsonl import DataError, write_jsonl
+from psr.prompts.encoder import Encoder
+from psr.prompts.templates import Prompts
+from psr.trees.packing import Row
+from psr.trees.step_tree import Sample
 
 IFT = [
     {"id": "a", "problem": "3+4", "solution": "3+4=7 \\boxed{7}", "answer": "7"},

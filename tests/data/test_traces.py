@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from psr.data.jsonl import DataError
 from psr.data.traces import TraceJournal
+from psr.files.jsonl import DataError
 from psr.records import Judgement, Problem, StepNode, Trajectory
 from tests.scripted import candidate
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from psr.encoding import Encoder
 from psr.engines.base import Origin, Sampling
 from psr.engines.sglang import Launch, SGLangEngine, transport
+from psr.prompts.encoder import Encoder
 
 FAKE = Path(__file__).parent / "fake_sglang.py"
 

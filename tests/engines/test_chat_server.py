@@ -9,8 +9,8 @@ import httpx
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from psr.data.annotator.client import Annotator
-from psr.data.annotator.settings import Endpoint
+from psr.curation.annotator.client import Annotator
+from psr.curation.annotator.settings import Endpoint
 from psr.engines.base import EngineError, Sampling
 from psr.engines.chat_server import start_chat
 from psr.engines.local import LocalEngine

@@ -17,13 +17,13 @@ from torch.nn.modules.module import register_module_forward_hook
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from psr.data.tiny_tokenizer import build_tokenizer
-from psr.encoding import Encoder
 from psr.engines.base import Completion, Engine, Origin, Sampling
 from psr.engines.local import LocalEngine
 from psr.engines.sampling import nucleus_sample
 from psr.engines.usage import Usage
-from psr.modules.policy import export_policy, new_policy
+from psr.policy.folder import export_policy, new_policy
+from psr.policy.tiny_tokenizer import build_tokenizer
+from psr.prompts.encoder import Encoder
 from psr.search.sharing import PrefixTree
 from tests.conftest import CONTEXT, TINY
 from tests.engines.serving import SAMPLED, serve

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from psr.data.tiny_tokenizer import build_tokenizer
 from psr.engines.base import Completion, EngineError, PromptTooLong, Sampling
 from psr.engines.local import LocalEngine
-from psr.modules.policy import export_policy, new_policy
+from psr.policy.folder import export_policy, new_policy
+from psr.policy.tiny_tokenizer import build_tokenizer
 from tests.conftest import CONTEXT, TINY, PolicyMaker
 from tests.engines.serving import SAMPLED, serve
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from psr.answers import extract_boxed
 from psr.evaluation import grading, grading_workers
-from psr.evaluation.grading import extract_boxed, grade_many
+from psr.evaluation.grading import grade_many
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"

@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from psr.data.sft import written
-from psr.encoding import Encoder
 from psr.engines.base import Sampling
 from psr.evaluation.judging import JudgeMetric, evaluate_judge, judge_shots, judged, length_bias
 from psr.evaluation.scoring_study import study
-from psr.prompts import Prompts
+from psr.prompts.encoder import Encoder
+from psr.prompts.judged import written
+from psr.prompts.templates import Prompts
 from psr.search.judges import JudgeSettings
 from tests.scripted import ScriptedEngine
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from psr.data.jsonl import DataError, write_jsonl
-from psr.encoding import Encoder
 from psr.evaluation.comparison import compare_outcomes
 from psr.evaluation.outcomes import grade_rows, summarize
+from psr.files.jsonl import DataError, write_jsonl
+from psr.prompts.encoder import Encoder
 from psr.records import GoldProblem
 
 SPENT = {"generated_tokens": 10, "prompt_tokens": 5}

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from psr.data.jsonl import DataError, write_jsonl
 from psr.evaluation.benchmarks import benchmark_label, read_benchmark
 from psr.evaluation.rules import grade, has_gold, values, without_unit
+from psr.files.jsonl import DataError, write_jsonl
 from psr.records import GoldProblem
 from tests.evaluation.test_grading import DATA, ENDLESS, box
 

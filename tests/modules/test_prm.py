@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from psr.cli import main
-from psr.data.jsonl import write_jsonl
+from psr.cli.main import main
 from psr.engines.local import LocalEngine
+from psr.files.jsonl import write_jsonl
 from psr.records import Problem
 from psr.search.prm import PRM
 

@@ -10,11 +10,11 @@ from lightning import Trainer
 from torch import Tensor
 
 from psr.data.rows import row_loader
-from psr.modules.lora import LoRA
-from psr.modules.policy import load_policy
 from psr.modules.sft import SFTModule
-from psr.packing import Plan, Unit, plan_rows
-from psr.step_tree import Sample
+from psr.policy.folder import load_policy
+from psr.policy.lora import LoRA
+from psr.trees.packing import Plan, Unit, plan_rows
+from psr.trees.step_tree import Sample
 from tests import pair_by_pair
 from tests.modules.test_step_dpo import QUIET
 from tests.test_step_tree import some_ids

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from psr.data.rows import row_loader
 from psr.data.self_rewarding import pair_groups
-from psr.losses import StepDPOLoss
-from psr.modules.lora import LoRA
-from psr.modules.policy import PolicyError, load_policy
+from psr.modules.losses import StepDPOLoss
 from psr.modules.step_dpo import StepDPOModule
-from psr.packing import Plan, plan_rows
+from psr.policy.folder import PolicyError, load_policy
+from psr.policy.lora import LoRA
 from psr.records import StepPair
-from psr.step_tree import Sample
+from psr.trees.packing import Plan, plan_rows
+from psr.trees.step_tree import Sample
 from tests import pair_by_pair
 
 RNG = random.Random(0)

@@ -9,8 +9,8 @@ from lightning import Trainer
 from torch import Tensor
 
 from psr.data.rows import row_loader
-from psr.modules.policy import load_policy
 from psr.modules.sft import SFTModule
+from psr.policy.folder import load_policy
 from tests.modules.test_sft import ONE_ROW, SAMPLES, SOME_ROWS, plan
 from tests.modules.test_step_dpo import QUIET
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.recipes.tiny_run import LIMIT, environment
 
 SHARDED = [
-    *("--trainer.strategy", "psr.sharding.ShardedStrategy", "--trainer.strategy.compute_dtype", "float32"),
+    *("--trainer.strategy", "psr.policy.sharding.ShardedStrategy", "--trainer.strategy.compute_dtype", "float32"),
     *("--trainer.strategy.export_dtype", "float32"),
 ]
 DDP = ["--trainer.strategy", "ddp"]
@@ -32,7 +32,7 @@ def launch(folder: Path, ranks: int, *commands: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    from psr.cli import main
+    from psr.cli.main import main
 
     for arguments in json.loads(Path(sys.argv[1]).read_text()):
         main(arguments)

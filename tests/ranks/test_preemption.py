@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from psr.stopping import PREEMPTED
+from psr.processes.stopping import PREEMPTED
 from tests.ranks.launch import SHARDED
 from tests.ranks.test_training import CONFIG, policies_and_samples
 from tests.recipes.tiny_run import LIMIT, environment
@@ -35,7 +35,7 @@ def command(folder: Path, options: list[str]) -> list[str]:
     logs = ["--trainer.logger.save_dir", ".", "--trainer.logger.flush_logs_every_n_steps", "1"]
     places = ["--model.init_args.model", "qwen2", "--model.init_args.export_to", "M1"]
     configs = ["--config", "fit.yaml", "--config", "callbacks.yaml"]
-    return [sys.executable, "-m", "psr.cli", "fit", *configs, *places, *logs, *options]
+    return [sys.executable, "-m", "psr.cli.main", "fit", *configs, *places, *logs, *options]
 
 
 def start(folder: Path, options: list[str]) -> subprocess.Popen[str]:

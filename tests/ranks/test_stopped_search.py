@@ -11,8 +11,8 @@ from shutil import copytree, ignore_patterns
 import pytest
 import yaml
 
-from psr.data.jsonl import read_json, write_json
-from psr.stopping import PREEMPTED
+from psr.files.jsonl import read_json, write_json
+from psr.processes.stopping import PREEMPTED
 from tests.ranks.test_self_rewarding import lines, texts, weights
 from tests.recipes.tiny_run import JUDGE, LIMIT, TINY, environment, finished_run
 
@@ -47,7 +47,7 @@ def start(recipe: Path, folder: Path) -> subprocess.Popen[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     arguments = ["run", str(recipe), "--run-dir", str(folder), "--judge", JUDGE, "--launch", LAUNCH]
     return subprocess.Popen(
-        [sys.executable, "-m", "psr.cli", *arguments],
+        [sys.executable, "-m", "psr.cli.main", *arguments],
         env={**environment(), "PATH": path, "HF_HUB_OFFLINE": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from psr.data.jsonl import write_jsonl
-from psr.data.tiny_tokenizer import build_tokenizer
-from psr.modules.policy import export_policy, load_policy, new_policy
+from psr.files.jsonl import write_jsonl
+from psr.policy.folder import export_policy, load_policy, new_policy
+from psr.policy.tiny_tokenizer import build_tokenizer
 from tests.conftest import TINY
 from tests.ranks.launch import DDP, SHARDED, launch
 
@@ -122,7 +122,7 @@ def test_curves_and_weights_are_those_of_one_process(fits: Path, name: str):
 
 
 def test_an_export_of_shards_in_several_files_is_the_same_model(fits: Path, tmp_path: Path):
-    from psr.sharding import export_shards
+    from psr.policy.sharding import export_shards
 
     policy = load_policy(fits / "llama")
     export_shards(policy, build_tokenizer(), tmp_path / "M1", torch.float32, torch.device("cpu"), True, 9_000)

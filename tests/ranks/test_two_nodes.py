@@ -12,10 +12,10 @@ import httpx
 import pytest
 import torch
 
-from psr.data.jsonl import write_jsonl
 from psr.engines.base import EngineError
 from psr.engines.sglang import Launch
 from psr.engines.sglang.server import find_program, free_port, serve_command, serve_environment
+from psr.files.jsonl import write_jsonl
 from tests.ranks.launch import SHARDED
 from tests.ranks.nodes import LOOPBACK, Node, kill_with_children, two_nodes
 from tests.ranks.test_self_rewarding import lines, weights
@@ -118,7 +118,7 @@ def prepare(folder: Path, policy: Path, url: str) -> Path:
 
 FIT = [
     "-m",
-    "psr.cli",
+    "psr.cli.main",
     "fit",
     "--config",
     "self_rewarding.yaml",

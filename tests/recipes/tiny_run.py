@@ -28,7 +28,18 @@ class Finished:
 
 
 def command(folder: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "psr.cli", "run", str(TINY), "--run-dir", str(folder), "--judge", JUDGE, *options]
+    return [
+        sys.executable,
+        "-m",
+        "psr.cli.main",
+        "run",
+        str(TINY),
+        "--run-dir",
+        str(folder),
+        "--judge",
+        JUDGE,
+        *options,
+    ]
 
 
 def environment() -> dict[str, str]:

@@ -9,15 +9,15 @@ import pytest
 import yaml
 from lightning.pytorch.loggers import CSVLogger
 
-from psr.data.jsonl import write_json
 from psr.data.traces import TraceJournal
 from psr.engines.usage import Usage
+from psr.files.jsonl import write_json
 from psr.records import Candidate, Judgement, Problem, StepNode, Trajectory, step_pairs
-from psr.results import put_model, start_results
-from psr.run_folder import RunFolder, add_search, add_seconds
+from psr.run.folder import RunFolder, add_search, add_seconds
+from psr.run.results import put_model, start_results
 from psr.search.judges import scores
 from psr.search.statistics import search_summary
-from psr.sweep_results import write_sweep
+from psr.sweeps.results import write_sweep
 
 EXCERPT = Path(__file__).parent / "excerpt"
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)> & $x<1$"

@@ -15,7 +15,7 @@ from psr.report.images import write_images
 from psr.report.page import build_page
 from psr.report.runs import read_runs
 from psr.report.sections import charts
-from psr.sweep_results import write_sweep
+from psr.sweeps.results import write_sweep
 from tests.report.conftest import ANALYSES, EXCERPT, SWEEP, MakeRun
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'psr[dev]'")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from psr.cli import main
-from psr.data.jsonl import read_json, write_json
+from psr.cli.main import main
+from psr.files.jsonl import read_json, write_json
 from psr.report.images import NoBrowserError, write_images
 from psr.report.markdown import build_markdown
 from psr.report.page import build_page

@@ -6,7 +6,7 @@ from psr.report.charts import Chart, Item, Table
 from psr.report.page import build_page
 from psr.report.runs import read_runs
 from psr.report.sections import sections
-from psr.sweep_results import best_first, read_sweeps, write_sweep
+from psr.sweeps.results import best_first, read_sweeps, write_sweep
 from tests.report.conftest import SWEEP, MakeRun
 
 

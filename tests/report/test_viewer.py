@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from psr.data.jsonl import DataError
+from psr.files.jsonl import DataError
 from psr.report.runs import read_runs
 from psr.report.viewer import viewer_data
 from tests.recipes.tiny_run import contents

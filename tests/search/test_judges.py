@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from psr.encoding import Encoder
 from psr.engines.base import Sampling
 from psr.engines.local import LocalEngine
 from psr.errors import UsageError
+from psr.prompts.encoder import Encoder
 from psr.records import Candidate, Judgement, Problem
 from psr.search.judges import (
     JudgeSettings,

@@ -6,9 +6,9 @@ import re
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from psr.encoding import Encoder
 from psr.engines.base import Sampling
-from psr.prompts import Prompts
+from psr.prompts.encoder import Encoder
+from psr.prompts.templates import Prompts
 from psr.records import Problem, step_pairs
 from psr.search.judges import JudgeSettings, ScoreJudge, SelfJudge, build_judge, scores
 from psr.search.step_search import SearchSettings, step_search

@@ -3,8 +3,8 @@
 import random
 from dataclasses import replace
 
-from psr.encoding import Encoder
 from psr.engines.usage import Usage
+from psr.prompts.encoder import Encoder
 from psr.records import Judgement, Problem, StepNode, Trajectory
 from psr.search.sharing import PrefixTree, best_usage, fewest_prompt_tokens, prefixes
 from tests.scripted import candidate

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from psr.encoding import Encoder
 from psr.engines.base import EngineError, PromptTooLong, Sampling
+from psr.prompts.encoder import Encoder
 from psr.records import Candidate, Judgement, Problem, Trajectory, step_pairs
 from psr.search.step_search import SearchSettings, step_search
 from tests.scripted import END, PreferenceJudge, ScriptedEngine, candidate
@@ -244,7 +244,7 @@ def test_the_papers_settings_are_the_defaults():
 
 def test_a_step_in_the_papers_format_does_not_carry_the_next_marker(bpe):
     """The engine stops within the next step's "Step 2"; the prefix of the next expansion must not hold it twice."""
-    from psr.prompts import Prompts
+    from psr.prompts.templates import Prompts
 
     encoder = Encoder(bpe, Prompts())
     head = encoder.text(encoder.reason("5"))

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from psr.encoding import Encoder
 from psr.engines.base import Sampling
 from psr.engines.local import LocalEngine
 from psr.errors import UsageError
-from psr.modules.policy import load_policy
+from psr.policy.folder import load_policy
+from psr.prompts.encoder import Encoder
 from psr.records import Problem
 from psr.search.judges import JudgeSettings
 from psr.search.prm import PRM, PRMJudge

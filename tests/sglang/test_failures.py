@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from psr.encoding import Encoder
 from psr.engines.base import EngineError
 from psr.engines.sglang import Launch, SGLangEngine
+from psr.prompts.encoder import Encoder
 from psr.records import Problem, Trajectory
 from psr.search.judges import JudgeSettings, SelfJudge
 from psr.search.run import for_each

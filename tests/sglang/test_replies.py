@@ -13,9 +13,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from psr.encoding import Encoder
 from psr.engines.base import Engine, EngineError, Origin, PromptTooLong, Sampling
 from psr.engines.sglang import SGLangEngine
+from psr.prompts.encoder import Encoder
 from psr.search.judges import JudgeSettings, verdicts
 from tests.sglang.conftest import both
 

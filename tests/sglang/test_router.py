@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from psr.encoding import Encoder
 from psr.engines.base import Origin, Sampling
 from psr.engines.sglang import Launch, SGLangEngine
 from psr.engines.sglang.server import find_program, free_port
+from psr.prompts.encoder import Encoder
 from tests.sglang.conftest import served_url
 
 PROBLEMS, STEPS, WIDTH = 12, 4, 3

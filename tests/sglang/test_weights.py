@@ -6,9 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from psr.encoding import Encoder
 from psr.engines.base import Completion, EngineError, Origin, Sampling
 from psr.engines.sglang import SGLangEngine
+from psr.prompts.encoder import Encoder
 from tests.sglang.conftest import served_url
 
 SAMPLING = Sampling(max_new_tokens=40)

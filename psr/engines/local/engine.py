@@ -17,7 +17,7 @@ from psr.engines.base import ANYWHERE, Completion, EngineError, Origin, PromptTo
 from psr.engines.local.core import Core
 from psr.engines.local.rows import Row
 from psr.engines.usage import Usage
-from psr.modules.policy import load_policy, load_tokenizer
+from psr.policy.folder import load_policy, load_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SETTLED_TURNS = 8

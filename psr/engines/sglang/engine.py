@@ -34,7 +34,7 @@ from psr.engines.sglang.server import Launch, OwnedServer
 from psr.engines.sglang.transport import Transient
 from psr.engines.sglang.weights import label_of, staged
 from psr.engines.usage import Usage
-from psr.modules.policy import check_folder, load_tokenizer
+from psr.policy.folder import check_folder, load_tokenizer
 
 log = logging.getLogger(__name__)
 

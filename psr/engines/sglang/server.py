@@ -19,8 +19,8 @@ from typing import Literal
 
 from rich.console import Console
 
-from psr import guard
 from psr.engines.base import EngineError
+from psr.processes import guard
 
 SHIM = Path(__file__).parent / "cpu"
 LAST_LINES = 30

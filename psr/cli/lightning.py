@@ -1,0 +1,106 @@
+"""LightningCLI with what every stage of psr shares: links between model and data, and the config in the logs."""
+
+import os
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from psr.errors import PSRError, UsageError
+
+NOISE = (
+    "Does not validate against",
+    "Subtypes:",
+    "Errors:",
+    "- Expected a <class 'NoneType'>",
+    "Given value type:",
+    "Given value:",
+)
+"""How the lines of a jsonargparse message begin that only say which types were tried."""
+
+
+def essence(error: Exception) -> str:
+    """What a jsonargparse message says, on one line."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(NOISE))
+
+
+def users(error: BaseException | None) -> Exception | None:
+    """The error of ours that led to `error`, if one did."""
+    while error is not None:
+        if isinstance(error, PSRError):
+            return error
+        error = error.__cause__
+    return None
+
+
+class LogConfig(SaveConfigCallback):
+    """Writes the stage's whole config beside its logs and sends it to every logger. Rank 0 only, no collectives."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{TrainerFn(stage).value}.yaml").write_text(self.parser.dump(self.config, skip_none=False))
+        for logger in trainer.loggers:
+            logger.log_hyperparams({"config": self.config.as_dict()})
+
+
+@rank_zero_only
+def run_id(folder: Path) -> str:
+    """The id of the W&B run of a folder, made when first asked for. Ranks that do not log have none."""
+    path = folder / "wandb-run-id"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(uuid.uuid4().hex[:8])
+    return path.read_text()
+
+
+class PSRLightningCLI(LightningCLI):
+    """Model and data in subclass mode; the model's folder and the seed are given once."""
+
+    def __init__(self, args: Any = None, **options: Any) -> None:
+        # `psr run` calls stage after stage in one process, each with arguments of its own.
+        warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+        torch.set_flush_denormal(True)  # denormals slow small models down several times as their loss falls
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=LogConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=0,
+            args=args,
+            **options,
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return super().init_parser(**kwargs, exit_on_error=False)  # `psr` prints the message, without the long usage
+
+    def _keep_wandb_run(self) -> None:
+        """A fit that is started again goes on with its W&B run: the run's id is kept beside the logs from the start."""
+        if self.subcommand != "fit" or "WANDB_RUN_ID" in os.environ:  # as in a sweep, where the agent says which
+            return
+        trainer = self.config["fit"].trainer
+        loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+        for logger in loggers:
+            named = getattr(logger, "class_path", "").endswith("WandbLogger")
+            if named and not logger.init_args.get("id") and not logger.init_args.get("version"):
+                logger.init_args.id = run_id(Path(trainer.default_root_dir or "."))
+
+    def instantiate_classes(self) -> None:
+        self._keep_wandb_run()
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # jsonargparse wraps the errors of classes that it makes
+            raise users(error) or UsageError(essence(error)) from None
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.link_arguments("model.init_args.model", "data.init_args.model")
+        parser.link_arguments("seed_everything", "data.init_args.seed")

@@ -1,0 +1,1 @@
+"""Making training files: sources, steps, judged pairs, annotation, decontamination."""

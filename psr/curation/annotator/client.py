@@ -1,0 +1,101 @@
+"""Asking an annotator: each distinct request once, over all runs of a command, with tokens and cost counted.
+
+Knows messages and replies. The sending is the courier's, a process of its own (see courier.py).
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from psr.curation.annotator.settings import AnnotatorError, Endpoint, Message, Reply, request_hash
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Sums over replies."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+    def __add__(self, reply: Reply) -> "Spent":
+        tokens = self.prompt_tokens + reply.prompt_tokens, self.generated_tokens + reply.generated_tokens
+        return Spent(self.requests + 1, *tokens)
+
+    def line(self, endpoint: Endpoint) -> str:
+        """For instance "812 requests, 1,203,004 + 95,110 tokens, cost 1.25"."""
+        cost = (self.prompt_tokens * endpoint.price_in + self.generated_tokens * endpoint.price_out) / 1e6
+        price = f", cost {cost:.2f}" if cost else ""
+        return f"{self.requests:,} requests, {self.prompt_tokens:,} + {self.generated_tokens:,} tokens{price}"
+
+
+@dataclass
+class Annotator:
+    """Asks the endpoint through a courier; use it as `async with Annotator(endpoint, journal) as annotator`.
+
+    Args:
+        endpoint: who is asked, and how.
+        journal: file that keeps all replies; equal requests are answered from it.
+
+    `sent` are the replies that this run paid for, `used` these and those that the journal had.
+    """
+
+    endpoint: Endpoint
+    journal: Path
+    sent: Spent = Spent()
+    used: Spent = Spent()
+
+    async def __aenter__(self) -> "Annotator":
+        self.endpoint.key()  # a missing key is better said before anything starts
+        self._waiting: dict[str, asyncio.Future[Reply]] = {}
+        self._courier = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "psr.curation.annotator.courier", str(self.journal), self.endpoint.to_json()),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # what kills the command's process group must not kill the courier
+            limit=2**24,
+        )
+        self._reader = asyncio.ensure_future(self._read())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        assert self._courier.stdin is not None
+        self._courier.stdin.close()
+        await self._courier.wait()
+        await self._reader
+
+    async def ask(self, messages: Sequence[Message]) -> Reply:
+        """The reply to `messages`. Raises AnnotatorError where the endpoint refuses or stays unreachable."""
+        body = self.endpoint.body(messages)
+        request = request_hash(body)
+        if request not in self._waiting:
+            self._waiting[request] = asyncio.get_running_loop().create_future()
+            assert self._courier.stdin is not None
+            self._courier.stdin.write(json.dumps(body).encode() + b"\n")
+            await self._courier.stdin.drain()
+        return await asyncio.shield(self._waiting[request])
+
+    async def _read(self) -> None:
+        """Hand every line of the courier to who waits for it."""
+        assert self._courier.stdout is not None
+        while line := await self._courier.stdout.readline():
+            row = json.loads(line)
+            self._settle(row.pop("request"), row)
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(AnnotatorError("the process that sends the annotator's requests has ended"))
+                waiting.exception()  # whoever still waits raises it; nobody may
+
+    def _settle(self, request: str, row: dict) -> None:
+        waiting = self._waiting[request]
+        if "error" in row:
+            waiting.set_exception(AnnotatorError(row["error"]))
+            return
+        kept, reply = row.pop("kept"), Reply(**row)
+        self.used += reply
+        if not kept:
+            self.sent += reply
+        waiting.set_result(reply)

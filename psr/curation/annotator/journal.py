@@ -1,0 +1,58 @@
+"""Every reply of an endpoint as one line of a file, by the hash of its request. Standard library only.
+
+Whoever writes holds a lock on the file, so that a second process waits until the first has filed its last reply.
+"""
+
+import fcntl
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO
+
+from psr.curation.annotator.settings import Reply
+
+
+class ReplyJournal:
+    """Appends replies to a JSONL file and knows those that are there; a last line that was torn is cut off.
+
+    Opening it waits for the lock.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[bytes] = path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting until another process has its replies in {path}", file=sys.stderr)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        self.replies = _read(self._file)
+
+    def file(self, request: str, reply: Reply) -> None:
+        """Write one line and have the system store it; when this returns it survives a kill."""
+        line = json.dumps({"request": request, **asdict(reply)}, ensure_ascii=False)
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.replies[request] = reply
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _read(file: IO[bytes]) -> dict[str, Reply]:
+    replies: dict[str, Reply] = {}
+    whole = 0
+    file.seek(0)
+    for line in file:
+        if not line.endswith(b"\n"):
+            file.truncate(whole)
+            break
+        row = json.loads(line)
+        request = row.pop("request")
+        replies[request] = Reply(**row)
+        whole += len(line)
+    return replies

@@ -1,0 +1,152 @@
+"""Where problems come from: hub sets through `datasets`, files of rows, and the generator, all in one schema.
+
+A row has `id`, `problem`, `source` and, where there is one, `solution` and `answer`. Knows columns and formats of
+answers; does not know what the rows are for. Without network, hub sets load from the cache of `datasets`.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Literal
+
+from datasets import load_dataset
+
+from psr.answers import extract_boxed
+from psr.curation import arithmetic
+from psr.files.jsonl import DataError
+from psr.files.tables import is_table, read_table
+
+FIELDS = ("id", "problem", "solution", "answer")
+CALCULATOR = re.compile(r"<<[^<>]*>>")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One set of problems.
+
+    Args:
+        path: name of a hub set, a JSONL or Parquet file, or "arithmetic", our generator.
+        name: configuration of the hub set, where it has several.
+        split: split of the hub set.
+        columns: our field to their column, as in {problem: question}; fields that are not named have their own name.
+        answer: where the answer is: in its "column", in the solution's last box ("boxed"), or after the solution's
+            last "####" ("hashes", GSM8K's format: the mark and the calculator's annotations are removed).
+        streaming: read the hub set row by row instead of downloading all of it first.
+        limit: only the first so many rows; the generator needs it.
+        seed: seed of the generator.
+    """
+
+    path: str
+    name: str | None = None
+    split: str = "train"
+    columns: dict[str, str] = field(default_factory=dict)
+    answer: Literal["column", "boxed", "hashes"] = "column"
+    streaming: bool = False
+    limit: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.columns) - set(FIELDS))
+        if unknown:
+            raise DataError(f"source.columns names the field {unknown[0]!r}: there are only {', '.join(FIELDS)}")
+
+
+QUESTION = {"problem": "question"}
+KNOWN = {
+    "gsm8k": Source("openai/gsm8k", "main", columns={**QUESTION, "solution": "answer"}, answer="hashes"),
+    "math": Source("DigitalLearningGmbH/MATH-lighteval", answer="boxed"),
+    "numinamath": Source("AI-MO/NuminaMath-CoT", answer="boxed", streaming=True),
+    "prm800k": Source("tasksource/PRM800K"),
+    "gsm8k-test": Source("openai/gsm8k", "main", "test", {**QUESTION, "solution": "answer"}, "hashes"),
+    "math-test": Source("DigitalLearningGmbH/MATH-lighteval", split="test", answer="boxed"),
+    "math500": Source("HuggingFaceH4/MATH-500", split="test", columns={"id": "unique_id"}),
+    "gaokao2023en": Source("MARIO-Math-Reasoning/Gaokao2023-Math-En", columns=QUESTION),
+    "olympiadbench": Source(
+        "Hothan/OlympiadBench", "OE_TO_maths_en_COMP", columns={**QUESTION, "answer": "final_answer"}
+    ),
+    "aime2024": Source("HuggingFaceH4/aime_2024"),
+    "amc2023": Source("math-ai/amc23", split="test", columns=QUESTION),
+}
+"""Sources by a short name: training sets (prm800k has ratings instead of solutions), then the benchmarks."""
+BENCHMARKS = ("gsm8k-test", "math-test", "math500", "gaokao2023en", "olympiadbench", "aime2024", "amc2023")
+
+
+def find_source(source: str | Source) -> Source:
+    """The source that is meant by a short name, a file's path, a hub name, or a Source itself."""
+    if isinstance(source, Source):
+        return source
+    return KNOWN.get(source, Source(source))
+
+
+def read_source(source: str | Source) -> Iterator[dict[str, str]]:
+    """The rows of a source, one by one, all values texts.
+
+    Raises:
+        DataError: no such file, hub set, configuration or split; a column that is missing or a row without a problem.
+    """
+    source = find_source(source)
+    if source.path == "arithmetic":
+        rows = _generated(source)
+    elif is_table(source.path):
+        rows = iter(_file_rows(source))
+    else:
+        rows = hub_rows(source)
+    for number, row in enumerate(islice(rows, source.limit)):
+        yield _in_schema(source, number, row)
+
+
+def _generated(source: Source) -> Iterator[dict[str, Any]]:
+    if source.limit is None:
+        raise DataError("source.limit is not given, and the generator 'arithmetic' never ends: give a limit")
+    for chain in arithmetic.chains(source.seed, 3, 5, 0.4):
+        steps = arithmetic.solution(chain, arithmetic.random.Random(0))
+        yield {"problem": chain.text, "answer": str(chain.answer), "solution": "\n".join(steps)}
+
+
+def _file_rows(source: Source) -> list[dict[str, Any]]:
+    theirs = {name: source.columns.get(name, name) for name in FIELDS}
+    return read_table(source.path, [theirs["problem"]], [*theirs.values(), "source"])
+
+
+def hub_rows(source: Source) -> Iterator[dict[str, Any]]:
+    """The rows of a hub set as they are. Raises DataError as `read_source`."""
+    try:
+        rows = load_dataset(source.path, source.name, split=source.split, streaming=source.streaming)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"source.path {source.path!r} (name {source.name!r}, split {source.split!r}) is no file ending in .jsonl "
+            f"or .parquet, and the hub has not given it: {reason}. A short name is one of {', '.join(KNOWN)}"
+        ) from error
+    for column in source.columns.values():
+        if rows.column_names is not None and column not in rows.column_names:
+            raise DataError(f"source.columns: {source.path} has no {column!r}, only {', '.join(rows.column_names)}")
+    yield from rows
+
+
+def _in_schema(source: Source, number: int, row: dict[str, Any]) -> dict[str, str]:
+    found = {name: row.get(source.columns.get(name, name)) for name in FIELDS}
+    values = {name: _text(value) for name, value in found.items() if value is not None}
+    origin = f"{source.path}:{source.split}" if not is_table(source.path) else str(row.get("source") or source.path)
+    if not values.get("problem", "").strip():
+        raise DataError(f"{origin}, row {number + 1}: the problem is empty; drop the row")
+    values.setdefault("id", f"{origin}/{number}")
+    solution = values.get("solution", "")
+    if source.answer == "boxed" and (boxed := extract_boxed(solution)):
+        values["answer"] = boxed
+    if source.answer == "hashes":
+        solution, _, answer = solution.rpartition("####")
+        values["answer"], values["solution"] = answer.strip(), CALCULATOR.sub("", solution).strip()
+    return {**values, "source": origin}
+
+
+def _text(value: Any) -> str:
+    """Some sets give the answer as a number or as a list of answers."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def limited(source: str | Source, limit: int | None) -> Source:
+    """The source with at most so many rows."""
+    source = find_source(source)
+    return source if limit is None else replace(source, limit=limit)

@@ -1,0 +1,1 @@
+"""Files that people write and read: JSON lines, tables, problems."""

@@ -1,0 +1,97 @@
+"""JSON lines: reading with errors that name file and line, writing that never leaves half a file. Knows no schema."""
+
+import gzip
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from psr.errors import PSRError
+
+
+class DataError(PSRError, ValueError):
+    """Input data that cannot be used; the message names file, line and reason."""
+
+
+def read_jsonl(path: str | Path, required: Iterable[str] = (), optional: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """The rows of `path`, each with the fields named and no other.
+
+    Raises:
+        DataError: missing or empty file, a line that is not a JSON object, or a row without a required field.
+    """
+    path, required = Path(path), list(required)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    rows = [_pick(path, number, row, required, list(optional)) for number, row in _objects(path)]
+    if not rows:
+        raise DataError(f"{path}: the file holds no rows")
+    return rows
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.rstrip("\n"))
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from None
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, line {number}: expected an object, found {type(row).__name__}")
+            yield number, row
+
+
+def _pick(path: Path, number: int, row: Mapping[str, Any], required: list[str], optional: list[str]) -> dict[str, Any]:
+    for name in required:
+        if name not in row:
+            raise DataError(f"{path}, line {number}: field {name!r} is missing; the row has {', '.join(row) or 'none'}")
+    names = [*required, *(name for name in optional if name in row)]
+    return {name: row[name] for name in names}
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write all rows, or leave what was there: the file appears under its name only when it is complete."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    os.replace(partial, path)
+
+
+def read_appended(path: str | Path) -> list[dict[str, Any]]:
+    """The rows that `append_row` has written, none where there is no file. Half a last line, of a kill, is cut off."""
+    path = Path(path)
+    if not path.is_file():
+        return []
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if len(whole) < len(text):
+        os.truncate(path, len(whole))
+    return [row for _, row in _objects(path)]
+
+
+def append_row(path: str | Path, row: Mapping[str, Any]) -> None:
+    """Append one line; when this returns it survives the end of this process."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write one JSON document, or leave what was there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The JSON object in `path`, empty where there is no file."""
+    path = Path(path)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

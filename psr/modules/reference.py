@@ -1,0 +1,76 @@
+"""Reference log-probabilities: computed once per iteration by the code that trains, and stored with the rows.
+
+What is stored is found again only for the same weights, rows and conditions (precision, adapters on or off), so that a
+run that was killed goes on without computing them anew, and can never use those of another reference.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+
+from psr.trees.packing import Row
+from psr.trees.scoring import row_logprobs
+
+
+def reference_logprobs(
+    policy: PreTrainedModel,
+    rows: Sequence[Row],
+    device: torch.device,
+    conditions: str = "",
+    store: Path | None = None,
+    score: Callable[[PreTrainedModel, Row], Tensor] = row_logprobs,
+    everywhere: Callable[[bool], bool] = bool,
+) -> list[Tensor]:
+    """The policy's log-probabilities of every row's scored tokens, each (scored,), on the CPU.
+
+    Read from `store` where it holds those of these weights, rows and `conditions` (what else the values depend on);
+    else computed by `score` and written there. Ranks that share the weights compute together or not at all:
+    `everywhere` tells whether a condition holds on every one of them. Each has rows and a store of its own.
+    """
+    key = _key(policy, rows, conditions)
+    stored = _stored(store, key)
+    if everywhere(stored is not None):
+        assert stored is not None
+        return list(stored.split([len(row.targets) for row in rows]))
+    training = policy.training
+    policy.eval()
+    with torch.no_grad():
+        logprobs = [score(policy, row.to(device)).float().cpu() for row in rows]
+    policy.train(training)
+    if store is not None:
+        partial = store.with_name(store.name + ".partial")
+        save_file({"logprobs": torch.cat(logprobs)}, partial, {"key": key})
+        partial.replace(store)
+    return logprobs
+
+
+def _stored(store: Path | None, key: str) -> Tensor | None:
+    """What the store holds under this key."""
+    if store is None or not store.is_file():
+        return None
+    with safe_open(store, "pt") as stored:
+        return stored.get_tensor("logprobs") if stored.metadata() == {"key": key} else None
+
+
+def _key(policy: PreTrainedModel, rows: Sequence[Row], conditions: str) -> str:
+    """A hash of everything that the values depend on; of sharded weights, of this rank's shards."""
+    digest = hashlib.sha256(conditions.encode())
+    for name, value in policy.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(_bytes(value))
+    for row in rows:
+        for value in (row.token_ids, row.position_ids, row.ends, row.sources, row.targets):
+            digest.update(_bytes(value))
+    return digest.hexdigest()
+
+
+def _bytes(value: Tensor) -> memoryview:
+    value = value.to_local() if isinstance(value, DTensor) else value
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

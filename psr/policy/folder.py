@@ -1,0 +1,104 @@
+"""The policy: a causal language model as a plain Hugging Face folder, loaded, made and exported.
+
+Knows transformers and adapters. Does not know losses, Lightning, engines or what the policy is asked.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from psr.errors import PSRError
+from psr.policy.lora import LoRA, add_adapters, merged_state
+from psr.trees.attention import use_tree_attention
+
+
+class PolicyError(PSRError, ValueError):
+    """A model folder that cannot be loaded or made; the message names it."""
+
+
+def check_folder(folder: str | Path) -> Path:
+    """The folder, if it holds a Hugging Face model. Raises PolicyError otherwise."""
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise PolicyError(f"no model in {folder}: expected a Hugging Face folder with config.json")
+    return folder
+
+
+def load_policy(
+    folder: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> PreTrainedModel:
+    """The model of a Hugging Face folder, in `dtype`, on `device`."""
+    model = AutoModelForCausalLM.from_pretrained(str(check_folder(folder)), dtype=dtype, local_files_only=True)
+    assert isinstance(model, PreTrainedModel)
+    torch.nn.Module.to(model, device)
+    return model
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(str(check_folder(folder)), local_files_only=True)
+    if tokenizer.eos_token_id is None:
+        raise PolicyError(f"the tokenizer in {folder} has no EOS token: a solution could not end")
+    return tokenizer
+
+
+def new_policy(architecture: str, settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """A model with random weights: `architecture` is a transformers model type ("qwen2", "llama")."""
+    config = AutoConfig.for_model(
+        architecture,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        **settings,
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def load_trainable(
+    folder: str | Path, lora: LoRA | None = None, checkpoint_activations: bool = False
+) -> PreTrainedModel:
+    """The policy to train on packed rows: all of it, or adapters alone.
+
+    With `checkpoint_activations` each layer is computed a second time in the backward pass instead of being kept.
+    """
+    return _trainable(load_policy(folder), lora, checkpoint_activations)
+
+
+def empty_trainable(
+    folder: str | Path, lora: LoRA | None = None, checkpoint_activations: bool = False
+) -> PreTrainedModel:
+    """The same policy on the meta device: its float32 weights have shapes and no memory; only config.json is read."""
+    config = AutoConfig.from_pretrained(str(check_folder(folder)), local_files_only=True)
+    with torch.device("meta"):
+        policy = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        assert isinstance(policy, PreTrainedModel)
+        return _trainable(policy, lora, checkpoint_activations)
+
+
+def _trainable(policy: PreTrainedModel, lora: LoRA | None, checkpoint_activations: bool) -> PreTrainedModel:
+    use_tree_attention(policy)
+    if lora is not None:
+        add_adapters(policy, lora)
+    if checkpoint_activations:
+        policy.activation_checkpointing_enable()
+    return policy.train()
+
+
+def export_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
+    """Write a folder that transformers, SGLang and vLLM load; it appears under its name only when it is complete.
+
+    Adapters are merged in what is written.
+    """
+    folder = Path(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(str(partial), state_dict=merged_state(model))
+    tokenizer.save_pretrained(str(partial))
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)

@@ -1,0 +1,258 @@
+"""A policy over many GPUs: FSDP2 and tensor parallelism, applied here and nowhere else.
+
+A rank holds its shards of the weights, gradients and optimizer state in float32; a layer is gathered for its own
+forward and backward pass. Shards are read straight from the safetensors files of a Hugging Face folder, and written as
+one.
+
+Knows PyTorch's distributed tensors and causal language models of the Llama and Qwen2 kind. Does not know losses, data.
+"""
+
+import copy
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed.checkpoint as dcp
+from lightning.pytorch.strategies import ModelParallelStrategy
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from psr.files.jsonl import write_json
+from psr.policy.folder import PolicyError, check_folder
+from psr.policy.lora import merged_weights, plain_name
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Megatron's division of a layer (arXiv 1909.08053): two matrix products in a row, then one sum over the ranks.
+COLUMNS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
+ROWS = ("self_attn.o_proj", "mlp.down_proj")
+FILE_BYTES = 5 * 2**30
+"""What an exported file holds at most, but for a tensor that is larger."""
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """FSDP2 over all GPUs, or over groups of GPUs that share every layer (tensor parallelism).
+
+    Weights, gradients and optimizer state are float32 and sharded: use it with `precision: 32-true`, as mixed precision
+    is set by `compute_dtype`. Its checkpoints are folders to which every rank writes its part; any number of ranks can
+    go on from them.
+
+    Args:
+        tensor_parallel_size: GPUs of one node that share every layer and see the same data; must divide the number of
+            key-value heads.
+        compute_dtype: what gathered weights and activations are in; gradients are summed over ranks in float32.
+        cpu_offload: keep shards and optimizer state in the host's memory; the optimizer runs there.
+        reshard_after_forward: free a gathered layer until its backward pass: less memory, one more gathering.
+        export_dtype: what exported folders hold.
+        timeout_minutes: a collective operation that takes longer is an error.
+        process_group_backend: "nccl" on GPUs and "gloo" on a CPU if it is not given.
+    """
+
+    def __init__(
+        self,
+        tensor_parallel_size: int = 1,
+        compute_dtype: Literal["float32", "bfloat16"] = "bfloat16",
+        cpu_offload: bool = False,
+        reshard_after_forward: bool = True,
+        export_dtype: Literal["float32", "bfloat16"] = "bfloat16",
+        timeout_minutes: float = 30.0,
+        process_group_backend: str | None = None,
+    ) -> None:
+        super().__init__(
+            tensor_parallel_size=tensor_parallel_size,
+            process_group_backend=process_group_backend,
+            timeout=timedelta(minutes=timeout_minutes),
+        )
+        self.tensor_parallel_size, self.cpu_offload = tensor_parallel_size, cpu_offload
+        self.compute_dtype, self.reshard_after_forward = DTYPES[compute_dtype], reshard_after_forward
+        self.export_dtype = DTYPES[export_dtype]
+
+    def setup_environment(self) -> None:
+        devices = self.num_nodes * self.num_processes
+        if devices % self.tensor_parallel_size:
+            raise PolicyError(
+                f"trainer.strategy.tensor_parallel_size is {self.tensor_parallel_size}, and there are {devices} GPUs: "
+                "it must divide them"
+            )
+        self._data_parallel_size = devices // self.tensor_parallel_size
+        super().setup_environment()
+
+    def model_to_device(self) -> None:
+        """Offloaded shards stay with the host; what is no parameter goes to the GPU."""
+        if not self.cpu_offload:
+            super().model_to_device()
+            return
+        assert self.model is not None
+        for module in self.model.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(self.root_device))
+
+    def shard(self, root: nn.Module, policy: PreTrainedModel, folder: str | Path) -> None:
+        """Divide the policy, whose parameters are on the meta device, and read this rank's shards from `folder`.
+
+        `root` is the module whose forward pass is called; the policy is part of it.
+        """
+        if self.tensor_parallel_size > 1:
+            divide_layers(policy, self.device_mesh["tensor_parallel"])
+        options: dict[str, Any] = {
+            "mesh": self.device_mesh["data_parallel"],
+            "mp_policy": MixedPrecisionPolicy(self.compute_dtype, reduce_dtype=torch.float32),
+            "offload_policy": CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy(),
+            "reshard_after_forward": self.reshard_after_forward,
+        }
+        for layer in policy.base_model.layers:  # type: ignore[union-attr]
+            fully_shard(layer, **options)
+        if not policy.config.tie_word_embeddings:  # else the root has it, with the head
+            fully_shard(policy.get_input_embeddings(), **options)
+        fully_shard(root, **options)
+        materialize(policy, torch.device("cpu") if self.cpu_offload else self.root_device)
+        read_shards(policy, folder)
+
+    def export(self, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
+        """Write the policy as a plain Hugging Face folder; every rank calls this, the first one writes."""
+        export_shards(policy, tokenizer, folder, self.export_dtype, self.root_device, self.is_global_zero)
+
+    @contextmanager
+    def other_weights(self, policy: PreTrainedModel, folder: str | Path) -> Iterator[None]:
+        """The policy with the weights of `folder`; its own are kept on the host meanwhile."""
+        own = {name: local(value).to("cpu", copy=True) for name, value in policy.named_parameters()}
+        read_shards(policy, folder)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, value in policy.named_parameters():
+                    local(value).copy_(own[name])
+
+
+def divide_layers(policy: PreTrainedModel, mesh: DeviceMesh) -> None:
+    """Divide every layer over the ranks of `mesh`: heads and the inner width of the MLP."""
+    heads = policy.config.num_key_value_heads
+    if heads % mesh.size():
+        raise PolicyError(
+            f"trainer.strategy.tensor_parallel_size is {mesh.size()}, and the model has {heads} key-value heads: it "
+            "must divide them"
+        )
+    if any(".lora_" in name for name, _ in policy.named_parameters()):
+        raise PolicyError("adapters cannot be divided: leave model.lora or tensor_parallel_size out")
+    plan = {**{name: ColwiseParallel() for name in COLUMNS}, **{name: RowwiseParallel() for name in ROWS}}
+    for layer in policy.base_model.layers:  # type: ignore[union-attr]
+        parallelize_module(layer, mesh, plan)  # type: ignore[arg-type]
+
+
+def materialize(policy: PreTrainedModel, device: torch.device) -> None:
+    """Memory for the shards, and what no file holds: rotary frequencies, new adapters."""
+    policy.to_empty(device=device)
+    rotary = policy.base_model.rotary_emb
+    policy.base_model.rotary_emb = type(rotary)(policy.config).to(device)  # type: ignore[operator]
+    for name, value in policy.named_parameters():
+        if ".lora_" in name:  # as peft does: A random, B zero, so that they change nothing yet
+            whole = torch.zeros(value.shape)
+            if ".lora_A." in name:
+                nn.init.kaiming_uniform_(whole, a=5**0.5)
+            assert isinstance(value, DTensor)
+            with torch.no_grad():
+                value.copy_(distribute_tensor(whole.to(device), value.device_mesh, value.placements))
+
+
+def read_shards(policy: PreTrainedModel, folder: str | Path) -> None:
+    """Read what this rank holds of every parameter, and nothing else, from the safetensors files of `folder`."""
+    folder = check_folder(folder)
+    if not list(folder.glob("*.safetensors")):
+        raise PolicyError(f"{folder} has no safetensors files, which shards are read from: save it in that format")
+    state = {plain_name(name): value for name, value in policy.named_parameters() if ".lora_" not in name}
+    dcp.load(state, storage_reader=dcp.HuggingFaceStorageReader(str(folder)))
+
+
+def local(value: Tensor) -> Tensor:
+    """What this rank holds of a tensor."""
+    value = value.detach()
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def whole(value: Tensor, device: torch.device) -> Tensor:
+    """All of a tensor, gathered on `device`; every rank has to ask, in the same order."""
+    value = value.detach().to(device)
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """The norm of all gradients together, whatever they are sharded over."""
+    norms = [torch.nn.utils.get_total_norm(group) for group in by_mesh(gradients)]
+    return torch.stack([norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]).norm()
+
+
+def by_mesh(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The tensors in groups that one operation can take: those that are sharded over the same ranks."""
+    groups: defaultdict[DeviceMesh | None, list[Tensor]] = defaultdict(list)
+    for tensor in tensors:
+        groups[tensor.device_mesh if isinstance(tensor, DTensor) else None].append(tensor)
+    return list(groups.values())
+
+
+def export_shards(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    writes: bool,
+    file_bytes: int = FILE_BYTES,
+) -> None:
+    """Write the policy as a plain Hugging Face folder; it appears under its name only when it is complete.
+
+    Every rank calls this and takes part in gathering one tensor after the other; the one that `writes` never holds more
+    than a file of them. Adapters are merged in what is written.
+    """
+    folder = Path(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    if writes:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    held: dict[str, Tensor] = {}
+    places: dict[str, str] = {}
+    total = 0
+    tied = policy.config.tie_word_embeddings
+    for name, value in merged_weights(policy, lambda value: whole(value, device)):
+        if not writes or (tied and name == "lm_head.weight"):
+            continue
+        value = value.to("cpu", dtype).contiguous()
+        if held and sum(map(_bytes, held.values())) + _bytes(value) > file_bytes:
+            total += _write(held, partial, places)
+        held[name] = value
+    if not writes:
+        return
+    total += _write(held, partial, places)
+    write_json(partial / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": places})
+    config = copy.deepcopy(policy.config)
+    config.dtype, config.architectures = dtype, [type(policy).__name__]
+    config.save_pretrained(str(partial))
+    if policy.generation_config is not None:
+        policy.generation_config.save_pretrained(str(partial))
+    tokenizer.save_pretrained(str(partial))
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+
+
+def _bytes(value: Tensor) -> int:
+    return value.numel() * value.element_size()
+
+
+def _write(held: dict[str, Tensor], folder: Path, places: dict[str, str]) -> int:
+    """Write the tensors to the folder's next file, note in `places` where they are, and forget them; their bytes."""
+    name = f"model-{len(set(places.values())) + 1:05d}.safetensors"
+    save_file(held, folder / name, {"format": "pt"})
+    places |= dict.fromkeys(held, name)
+    written = sum(map(_bytes, held.values()))
+    held.clear()
+    return written

@@ -1,0 +1,91 @@
+"""Prompts as token ids: where templates, chat template and tokenizer meet.
+
+Knows the tokenizer and the prompts. Does not know engines, search or training.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from psr.errors import PSRError
+from psr.prompts.templates import VERDICTS, Prompts
+from psr.records import Candidate
+
+
+class StepBoundaryError(PSRError, ValueError):
+    """The tokenizer merges the end of a step with the start of the next, so that steps cannot be cut apart."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Encodes prompts for one tokenizer.
+
+    Args:
+        shots: judge prompts and replies that every judge prompt begins with, for a policy that has not learnt to judge.
+
+    Raises:
+        StepBoundaryError: the tokenizer has no token boundary between `step_separator` and `step_marker`.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    prompts: Prompts
+    shots: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        separator, marker = self.prompts.step_separator, self.prompts.step_marker
+        if marker and self.plain("x" + separator + marker) != self.plain("x" + separator) + self.plain(marker):
+            raise StepBoundaryError(
+                f"the tokenizer joins the step separator {separator!r} and the step marker {marker!r} into one token: "
+                "choose a prompts.step_marker that starts a token"
+            )
+
+    def plain(self, text: str) -> list[int]:
+        """The ids of a text that stands in the middle: no special tokens are added."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def prompt(self, text: str, shots: Sequence[tuple[str, str]] = ()) -> tuple[int, ...]:
+        """The ids of a prompt, with the special tokens (or the chat template) that begin one, after `shots`."""
+        if not self.prompts.chat:
+            return tuple(self.tokenizer.encode("".join(f"{asked}{reply}\n\n" for asked, reply in shots) + text))
+        turns = [(("user", asked), ("assistant", reply)) for asked, reply in shots]
+        roles = [*(turn for both in turns for turn in both), ("user", text)]
+        messages = [{"role": role, "content": content} for role, content in roles]
+        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return tuple(self.plain(str(rendered)))
+
+    def reason(self, problem: str) -> tuple[int, ...]:
+        return self.prompt(self.prompts.reason_prompt(problem))
+
+    def judge(self, problem: str, steps: str, a: str, b: str) -> tuple[int, ...]:
+        return self.prompt(self.prompts.judge_prompt(problem, steps, a, b), self.shots)
+
+    def score(self, problem: str, steps: str, response: str) -> tuple[int, ...]:
+        return self.prompt(self.prompts.score_prompt(problem, steps, response))
+
+    def completion(self, text: str, final: bool = True) -> tuple[int, ...]:
+        """The ids of a completion; only the end of a solution or judgement carries EOS."""
+        return (*self.plain(text), *([self.tokenizer.eos_token_id] if final else []))
+
+    def verdict_choices(self) -> tuple[tuple[int, ...], tuple[int, int]]:
+        """What all verdicts begin with, and the two tokens at which A and B part: the judge's short path."""
+        first, second = (self.plain(self.prompts.verdict_text(label)) for label in VERDICTS)
+        same = next(i for i, (x, y) in enumerate(zip(first, second, strict=False)) if x != y)
+        return tuple(first[:same]), (first[same], second[same])
+
+    def step(self, token_ids: Sequence[int], logprob: float, finish_reason: str) -> Candidate | None:
+        """The completion cut at the end of its step, or None where it was cut off before that.
+
+        The end of the step keeps the separator and drops the marker of the step that follows.
+        """
+        ids = list(token_ids)
+        if finish_reason == "length":
+            return None
+        before, stop, _ = self.text(ids).partition(self.prompts.step_stop)
+        if finish_reason == "stop" and self.prompts.step_marker and stop:
+            while len(self.text(ids)) > len(before + self.prompts.step_separator):  # the marker may be several tokens
+                ids.pop()
+        return Candidate(tuple(ids), self.text(ids), logprob, final=finish_reason == "eos")
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))

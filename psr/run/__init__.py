@@ -1,0 +1,1 @@
+"""Runs: the stages of a recipe, the run directory, its settings and results."""

@@ -1,0 +1,61 @@
+"""`results.json` of a run: one entry per model M1, M2, ..., and the table that is printed from it."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from psr.files.jsonl import read_json, write_json
+
+COLUMNS = {
+    "accuracy": "greedy",
+    "accuracy_stderr": "±",
+    "search_accuracy": "search",
+    "judge_accuracy": "judge",
+    "pairs": "pairs",
+    "steps_per_solution": "steps",
+    "step_length_tokens": "tokens\n/step",
+}
+
+
+def start_results(path: Path, recipe: str, seed: int, judge: str) -> None:
+    """Name the run in `results.json`; models that are already there stay."""
+    write_json(path, {"recipe": recipe, "seed": seed, "judge": judge, "models": read_results(path)["models"]})
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    results = read_json(path)
+    return {**results, "models": results.get("models", [])}
+
+
+def put_model(path: Path, entry: dict[str, Any]) -> None:
+    """Add or replace the entry of the model `entry["name"]`."""
+    results = read_results(path)
+    others = [model for model in results["models"] if model["name"] != entry["name"]]
+    models = sorted([*others, entry], key=lambda model: int(model["name"][1:]))
+    write_json(path, {**results, "models": models})
+
+
+def has_model(path: Path, name: str) -> bool:
+    return any(model["name"] == name for model in read_results(path)["models"])
+
+
+def results_table(results: dict[str, Any]) -> Table:
+    """One row per model; shares in percent."""
+    title = f"{results.get('recipe', 'run')}, seed {results.get('seed')}, judge {results.get('judge')}"
+    seconds_of = ("search\ns", "train\ns", "eval\ns")
+    table = Table("model", *COLUMNS.values(), *seconds_of, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for model in results["models"]:
+        cells = [_cell(name, model.get(name)) for name in COLUMNS]
+        seconds = [_cell("seconds", model["seconds"].get(part)) for part in ("search", "train", "evaluate")]
+        table.add_row(model["name"], *cells, *seconds)
+    return table
+
+
+def _cell(name: str, value: float | int | None) -> str:
+    if value is None:
+        return "-"
+    if name.endswith(("accuracy", "stderr")):
+        return f"{100 * value:.1f}"
+    return f"{value:.0f}" if isinstance(value, int) or name == "seconds" else f"{value:.2f}"

@@ -1,0 +1,1 @@
+"""Sweeps: W&B sweep files and their trials on this machine."""

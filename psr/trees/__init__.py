@@ -1,0 +1,1 @@
+"""Step trees: prefix trees of trajectories, packed into rows, with their attention and log-probabilities."""

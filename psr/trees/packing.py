@@ -1,0 +1,228 @@
+"""Rows: step trees one after the other up to a token budget, and the rows of an optimizer step balanced by cost.
+
+An optimizer step sees a stated number of units (step pairs, or supervised samples) whatever their lengths; they are
+laid out in as few rows as the token budget allows, the same number for every step, and gradients are accumulated over
+a step's rows. No padding, and no tree sees another. Where several ranks train, each takes the same number of a step's
+rows, so that an optimizer step is the one of a single rank.
+
+Knows step trees and tensors. Does not know what is learned from a completion.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from psr.trees.step_tree import Sample, StepTree, step_tree
+
+KEYS_PER_TOKEN = 4096
+"""Attention to so many keys costs about what the matrix products of one token cost (6 times a small model's width)."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What the loss is averaged over, under its number: a step pair (chosen, rejected), or one supervised sample."""
+
+    number: int
+    samples: tuple[Sample, ...]
+
+
+Group = tuple[Unit, ...]
+"""Units with much in common, such as the pairs of a trajectory: they stand in one tree as far as a row has room."""
+
+
+@dataclass(frozen=True)
+class GroupTree:
+    """A group, and the size of its step tree: tokens, scored tokens, and (query, key) pairs that the mask admits."""
+
+    group: Group
+    tokens: int
+    scored: int
+    attended: int
+
+    @classmethod
+    def of(cls, group: Group) -> "GroupTree":
+        samples = [sample for unit in group for sample in unit.samples]
+        if len(samples) == 1:  # most of supervised training; the tree is built when its row is
+            tokens = len(samples[0])
+            return cls(group, tokens, len(samples[0].completion_ids), tokens * (tokens + 1) // 2)
+        tree = step_tree(samples)
+        return cls(group, len(tree), len(tree.scored), tree.attended)
+
+    @property
+    def tree(self) -> StepTree:
+        return step_tree([sample for unit in self.group for sample in unit.samples])
+
+    @property
+    def cost(self) -> float:
+        return self.tokens + self.attended / KEYS_PER_TOKEN
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """The trees of a row, and what the sum of their losses counts in the optimizer step (see Row)."""
+
+    trees: tuple[GroupTree, ...]
+    share: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rows of an epoch. Every `rows_per_step` of them are one optimizer step; the last may be short of some.
+
+    Of every step, rank r takes the rows r, r + `ranks`, ...: both numbers of rows divide by `ranks`.
+    """
+
+    rows: list[PlannedRow]
+    rows_per_step: int
+    ranks: int = 1
+
+
+def plan_rows(
+    groups: Sequence[Group],
+    units_per_step: int,
+    row_tokens: int,
+    mean_over: Literal["units", "tokens"] = "units",
+    ranks: int = 1,
+) -> Plan:
+    """Lay the groups out in rows of at most `row_tokens` tokens, `units_per_step` units an optimizer step.
+
+    Groups are taken in their order and split only where a step ends inside one or a row has no room for all of it. A
+    unit that is longer than a row has one of its own. The optimizer step's loss is the mean over its units, or over its
+    scored tokens, of all `ranks` together; where a step has fewer units than ranks, some get an empty row.
+    """
+    fitting = [part for group in groups for part in _fitting(group, row_tokens)]
+    steps = [[GroupTree.of(group) for group in step] for step in optimizer_steps(fitting, units_per_step)]
+    fewest = max(-(-sum(min(tree.tokens, row_tokens) for tree in step) // row_tokens) for step in steps)
+    for rows_per_step in range(-(-fewest // ranks) * ranks, units_per_step + ranks, ranks):
+        packed = [balanced(step, rows_per_step) for step in steps]
+        if all(_has_room(row, row_tokens) for rows in packed for row in rows):
+            break
+    rows = []
+    for step in packed:
+        trees = [tree for row in step for tree in row]
+        total = sum(len(tree.group) if mean_over == "units" else tree.scored for tree in trees)
+        empty = [PlannedRow((), 0.0)] * (-len(step) % ranks)
+        rows += [PlannedRow(tuple(row), rows_per_step / total) for row in step] + empty
+    return Plan(rows, rows_per_step, ranks)
+
+
+def _has_room(row: Sequence[GroupTree], row_tokens: int) -> bool:
+    return sum(tree.tokens for tree in row) <= row_tokens or sum(len(tree.group) for tree in row) == 1
+
+
+def _fitting(group: Group, row_tokens: int) -> list[Group]:
+    """The group, halved until every part fits a row or is a single unit."""
+    if len(group) == 1 or GroupTree.of(group).tokens <= row_tokens:
+        return [group]
+    half = len(group) // 2
+    return _fitting(group[:half], row_tokens) + _fitting(group[half:], row_tokens)
+
+
+def optimizer_steps(groups: Sequence[Group], units_per_step: int) -> list[list[Group]]:
+    """The groups in steps of exactly `units_per_step` units, but for the last.
+
+    A step is filled up with the next group that has room in it; only where none has, the next one is split.
+    """
+    waiting = list(groups)
+    steps: list[list[Group]] = []
+    room = 0
+    while waiting:
+        if not room:
+            steps.append([])
+            room = units_per_step
+        at = next((i for i, group in enumerate(waiting) if len(group) <= room), 0)
+        group = waiting.pop(at)
+        if len(group) > room:
+            group, rest = group[:room], group[room:]
+            waiting.insert(0, rest)
+        steps[-1].append(group)
+        room -= len(group)
+    return steps
+
+
+def balanced(trees: Sequence[GroupTree], rows: int) -> list[list[GroupTree]]:
+    """The trees in `rows` rows of about equal cost (longest first, into the cheapest row so far).
+
+    Where there are fewer trees than rows, the largest are split; where there are fewer units, there are fewer rows.
+    """
+    trees = sorted(trees, key=lambda tree: tree.cost, reverse=True)
+    while len(trees) < rows and (large := next((tree for tree in trees if len(tree.group) > 1), None)):
+        half = len(large.group) // 2
+        trees.remove(large)
+        trees += [GroupTree.of(large.group[:half]), GroupTree.of(large.group[half:])]
+        trees.sort(key=lambda tree: tree.cost, reverse=True)
+    packed: list[list[GroupTree]] = [[] for _ in range(min(rows, len(trees)))]
+    costs = [0.0] * len(packed)
+    for tree in trees:
+        cheapest = costs.index(min(costs))
+        packed[cheapest].append(tree)
+        costs[cheapest] += tree.cost
+    return packed
+
+
+@dataclass(frozen=True)
+class Row:
+    """A packed row and where its completions are scored.
+
+    `token_ids`, `position_ids` and `ends` (psr/trees/step_tree.py) are (tokens,). A scored token is one that at least one
+    completion holds: `targets` are their ids and `sources` the positions that predict them, both (scored,).
+    Completion `owners[i]` holds the scored token `members[i]`. `units` are the numbers of what was packed, in the order
+    of their completions. The optimizer step's loss is the sum over its rows of `share` times the sum over the row, as
+    Lightning divides by the number of accumulated rows, and averages over ranks. `number` is the row's place in the
+    epoch.
+    """
+
+    token_ids: Tensor
+    position_ids: Tensor
+    ends: Tensor
+    sources: Tensor
+    targets: Tensor
+    members: Tensor
+    owners: Tensor
+    units: Tensor
+    share: float
+    number: int
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Row":
+        moved = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {n: v.to(device, non_blocking=non_blocking) for n, v in moved.items() if isinstance(v, Tensor)}
+        return Row(**{**moved, **tensors})
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of every completion: (completions,)."""
+        return torch.bincount(self.owners)
+
+    def completion_sums(self, values: Tensor) -> Tensor:
+        """The sum over every completion's tokens of per-token `values` (scored,): (completions,)."""
+        return values.new_zeros(len(self.lengths)).index_add(0, self.owners, values[self.members])
+
+
+def build_row(planned: PlannedRow, number: int = 0) -> Row:
+    """The tensors of a planned row, the epoch's `number`th.
+
+    An empty row has one token, which nobody scores: its rank takes part in the forward and backward pass of the others.
+    """
+    columns: dict[str, list[int]] = {field.name: [] for field in fields(Row) if field.type is Tensor}
+    if not planned.trees:
+        columns |= {"token_ids": [0], "position_ids": [0], "ends": [1]}
+    for group_tree in planned.trees:
+        tree = group_tree.tree
+        scored = tree.scored
+        first, first_scored = len(columns["token_ids"]), len(columns["sources"])
+        first_owner = columns["owners"][-1] + 1 if columns["owners"] else 0
+        columns["token_ids"] += tree.token_ids
+        columns["position_ids"] += tree.positions
+        columns["ends"] += [first + end for end in tree.ends]
+        columns["sources"] += [first + tree.parents[token] for token in scored]
+        columns["targets"] += [tree.token_ids[token] for token in scored]
+        place = {token: first_scored + i for i, token in enumerate(scored)}
+        for owner, completion in enumerate(tree.completions, start=first_owner):
+            columns["members"] += [place[token] for token in completion]
+            columns["owners"] += [owner] * len(completion)
+        columns["units"] += [unit.number for unit in group_tree.group]
+    tensors = {name: torch.tensor(values, dtype=torch.long) for name, values in columns.items()}
+    return Row(share=planned.share, number=number, **tensors)

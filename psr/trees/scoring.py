@@ -1,0 +1,52 @@
+"""Log-probabilities of the completions in a packed row, without ever holding the logits of more than some tokens.
+
+Knows a causal language model of transformers and rows. Does not know losses or Lightning.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from psr.trees.attention import attention_arguments
+from psr.trees.packing import Row
+
+CHUNK = 512
+"""Positions whose logits exist at the same time."""
+
+
+def row_logprobs(policy: PreTrainedModel, row: Row, chunk: int = CHUNK) -> Tensor:
+    """log p(token | its path) of every token that a completion holds, float32 or wider: (scored,).
+
+    The logits of a chunk are computed again in the backward pass instead of being kept.
+    """
+    hidden, head = scored_hidden(policy, row), policy.get_output_embeddings()
+    parts = [
+        checkpoint(_logprobs, head, some, targets, use_reentrant=False)
+        for some, targets in zip(hidden.split(chunk), row.targets.split(chunk), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def row_hits(policy: PreTrainedModel, row: Row, chunk: int = CHUNK) -> Tensor:
+    """Whether the model's most likely token is the one of the completion, for every scored token: (scored,), bool."""
+    hidden, head = scored_hidden(policy, row), policy.get_output_embeddings()
+    return torch.cat([head(some).argmax(-1) for some in hidden.split(chunk)]) == row.targets
+
+
+def scored_hidden(policy: PreTrainedModel, row: Row) -> Tensor:
+    """The last hidden states at the positions that predict the scored tokens: (scored, width)."""
+    output = policy.base_model(
+        input_ids=row.token_ids[None],
+        position_ids=row.position_ids[None],
+        use_cache=False,
+        **attention_arguments(row.ends),
+    )
+    return output.last_hidden_state[0, row.sources]
+
+
+def _logprobs(head: torch.nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
+    logits = head(hidden)
+    return -F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, reduction="none")

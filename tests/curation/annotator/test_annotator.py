@@ -1,0 +1,166 @@
+"""The annotator: every distinct request is sent once, over failures, rate limits and kills; nothing is ever lost."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from psr.curation.annotator.client import Annotator
+from psr.curation.annotator.dry_run import estimate
+from psr.curation.annotator.http import duration, retry_after
+from psr.curation.annotator.settings import AnnotatorError, Endpoint
+from tests.data.annotator.endpoint import Failure, FakeEndpoint, serving
+from tests.recipes.tiny_run import environment
+
+
+@pytest.fixture
+def server() -> Iterator[FakeEndpoint]:
+    with serving(FakeEndpoint(answer=lambda text: text.upper())) as endpoint:
+        yield endpoint
+
+
+def ask(server: FakeEndpoint, journal: Path, texts: list[str], **settings) -> tuple[list[str], Annotator]:
+    endpoint = Endpoint(**{"url": server.url, "model": "m", "retries": 3, **settings})
+
+    async def all_of_them() -> tuple[list[str], Annotator]:
+        async with Annotator(endpoint, journal) as annotator:
+            asked = [annotator.ask([{"role": "user", "content": text}]) for text in texts]
+            return [reply.text for reply in await asyncio.gather(*asked)], annotator
+
+    return asyncio.run(all_of_them())
+
+
+def test_equal_requests_are_sent_once_and_later_runs_find_them_in_the_journal(server: FakeEndpoint, tmp_path: Path):
+    replies, annotator = ask(server, tmp_path / "j.jsonl", ["a", "bb", "a"])
+    assert replies == ["A", "BB", "A"]
+    assert annotator.sent.line(Endpoint("http://h", "m", price_in=1e6)) == "2 requests, 3 + 4 tokens, cost 3.00"
+    replies, annotator = ask(server, tmp_path / "j.jsonl", ["bb", "c"])
+    assert replies == ["BB", "C"]
+    assert (annotator.sent.requests, annotator.used.requests) == (1, 2)
+    assert server.asked == {"a": 1, "bb": 1, "c": 1}
+    ask(server, tmp_path / "j.jsonl", ["a"], temperature=1.0)
+    assert server.asked["a"] == 2, "another temperature is another request"
+
+
+def test_a_torn_last_line_is_asked_again(server: FakeEndpoint, tmp_path: Path):
+    ask(server, tmp_path / "j.jsonl", ["a", "b"], concurrency=1)
+    content = (tmp_path / "j.jsonl").read_bytes()
+    (tmp_path / "j.jsonl").write_bytes(content[:-7])
+    assert ask(server, tmp_path / "j.jsonl", ["a", "b"], concurrency=1)[0] == ["A", "B"]
+    assert server.asked == {"a": 1, "b": 2}
+    assert len((tmp_path / "j.jsonl").read_bytes().splitlines()) == 2
+
+
+def test_failures_are_tried_again_and_retry_after_is_obeyed(server: FakeEndpoint, tmp_path: Path):
+    server.failures = [Failure(429, {"Retry-After": "1"}), Failure(503)]
+    assert ask(server, tmp_path / "j.jsonl", ["a"])[0] == ["A"]
+    first, second, third = server.times
+    assert second - first >= 1.0 and third - second >= 0.25
+
+
+def test_a_used_up_budget_holds_back_all_further_requests(server: FakeEndpoint, tmp_path: Path):
+    server.headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "700ms"}
+    ask(server, tmp_path / "j.jsonl", ["a", "b"], concurrency=1)
+    assert server.times[1] - server.times[0] >= 0.7
+
+
+def test_so_many_are_under_way_and_no_more(server: FakeEndpoint, tmp_path: Path):
+    server.seconds = 0.05
+    ask(server, tmp_path / "j.jsonl", [f"t{i}" for i in range(12)], concurrency=3)
+    assert server.most_running == 3
+
+
+def test_a_refusal_ends_it_with_the_servers_words_and_keeps_what_was_there(server: FakeEndpoint, tmp_path: Path):
+    ask(server, tmp_path / "j.jsonl", ["a"])
+    server.failures = [Failure(401)]
+    with pytest.raises(AnnotatorError, match=r"refuses the request \(status 401: not now\)"):
+        ask(server, tmp_path / "j.jsonl", ["b", "a"])
+    server.failures = [Failure(500)] * 2
+    with pytest.raises(AnnotatorError, match="failed 2 times, the last time with status 500"):
+        ask(server, tmp_path / "j.jsonl", ["c"], retries=1)
+    assert ask(server, tmp_path / "j.jsonl", ["a"])[1].sent.requests == 0
+
+
+def test_the_key_comes_from_the_environment_and_goes_nowhere_else(
+    server: FakeEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    with pytest.raises(AnnotatorError, match="'MY_KEY': set that environment variable"):
+        ask(server, tmp_path / "j.jsonl", ["a"], key_env="MY_KEY")
+    monkeypatch.setenv("MY_KEY", "secret-4711")
+    server.failures = [Failure(403)]
+    with pytest.raises(AnnotatorError) as error:
+        ask(server, tmp_path / "j.jsonl", ["b"], key_env="MY_KEY")
+    ask(server, tmp_path / "j.jsonl", ["a"], key_env="MY_KEY")
+    assert server.keys == ["Bearer secret-4711"] * 2
+    said = "".join(capfd.readouterr())
+    written = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    assert "secret-4711" not in said + written + str(error.value) + repr(server.bodies)
+
+
+SCRIPT = """
+import asyncio, sys
+from pathlib import Path
+from psr.curation.annotator.client import Annotator
+from psr.curation.annotator.settings import Endpoint
+
+async def main():
+    async with Annotator(Endpoint(sys.argv[1], "m", concurrency=4), Path(sys.argv[2])) as annotator:
+        asked = [annotator.ask([{"role": "user", "content": f"question {i}"}]) for i in range(40)]
+        print("\\n".join(reply.text for reply in await asyncio.gather(*asked)))
+
+asyncio.run(main())
+"""
+
+
+def test_killed_at_any_moment_no_request_is_sent_twice(server: FakeEndpoint, tmp_path: Path):
+    server.seconds = 0.1
+    call = [sys.executable, "-c", SCRIPT, server.url, str(tmp_path / "j.jsonl")]
+    for kill in range(3):
+        process = subprocess.Popen(call, env=environment(), start_new_session=True, stdout=subprocess.PIPE)
+        answered = 8 * (kill + 1)
+        while sum(server.asked.values()) < answered and process.poll() is None:
+            time.sleep(0.01)
+        assert process.poll() is None, "it was to be killed while it worked"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(call, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.stdout.split("\n")[:-1] == [f"QUESTION {i}" for i in range(40)], done.stderr
+    assert server.asked == Counter({f"question {i}": 1 for i in range(40)})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2", 2.0), ("1.5s", 1.5), ("6m0s", 360.0), ("20ms", 0.02), ("", None), ("soon", None), ("1 s", None)],
+)
+def test_durations(text: str, seconds: float | None):
+    assert duration(text) == seconds
+
+
+def test_retry_after_may_be_a_date_or_milliseconds():
+    assert retry_after(httpx.Headers({"retry-after-ms": "1500", "retry-after": "9"})) == 1.5
+    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 100))
+    assert 95 < (retry_after(httpx.Headers({"retry-after": date})) or 0) <= 100
+    assert retry_after(httpx.Headers({})) is None
+
+
+def test_a_dry_run_counts_distinct_requests_and_shows_some():
+    asked = ["x" * 350, "y" * 350, "x" * 350]
+    shown = estimate(Endpoint("http://h/v1", "m", max_tokens=100, price_in=10.0, price_out=20.0), asked, examples=1)
+    assert "2 requests to http://h/v1, model m" in shown
+    assert "about 200 prompt tokens; at most 200 generated" in shown
+    assert "x" * 350 in shown and "y" * 350 not in shown
+    assert "0.01 in all" in shown
+
+
+def test_settings_that_cannot_work_are_named():
+    for settings, message in (({"url": "localhost"}, "annotator.url"), ({"concurrency": 0}, "annotator.concurrency")):
+        with pytest.raises(AnnotatorError, match=message):
+            Endpoint(**{"url": "http://h/v1", "model": "m", **settings})

@@ -1,0 +1,95 @@
+"""LoRA: it changes nothing at first, what is exported computes what was trained, and off is the model without it."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from psr.policy.folder import export_policy, load_policy, load_trainable
+from psr.policy.lora import LoRA, adapted_layers, adapters_off, add_adapters, merged_state
+from psr.trees.attention import use_tree_attention
+from psr.trees.packing import Row
+from psr.trees.scoring import row_logprobs
+from tests.test_step_tree import random_pairs, row_of
+
+
+def row() -> Row:
+    return row_of(*(random_pairs(random.Random(seed)) for seed in range(3)))
+
+
+def logprobs(model: PreTrainedModel) -> Tensor:
+    with torch.no_grad():
+        return row_logprobs(model, row())
+
+
+def adapted(folder: Path, lora: LoRA | None = None) -> PreTrainedModel:
+    """A policy in float64 whose adapters have been trained, or so it looks."""
+    policy = add_adapters(use_tree_attention(load_policy(folder, torch.float64)), lora or LoRA(rank=4))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return policy
+
+
+def test_new_adapters_change_nothing_and_alone_are_trained(policy: Path):
+    plain, ours = load_trainable(policy), load_trainable(policy, LoRA(rank=4))
+    assert torch.equal(logprobs(ours), logprobs(plain))
+    trained = {name for name, parameter in ours.named_parameters() if parameter.requires_grad}
+    assert trained and all(".lora_" in name for name in trained)
+    linear = {name for name, module in plain.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert set(adapted_layers(ours)) == linear - {"lm_head"} and len(linear) == 2 * 7 + 1
+
+
+def test_targets_name_the_layers(llama: Path):
+    ours = load_trainable(llama, LoRA(rank=2, targets=["q_proj", "v_proj"]))
+    assert {name.rpartition(".")[2] for name in adapted_layers(ours)} == {"q_proj", "v_proj"}
+
+
+def test_what_is_exported_computes_what_was_trained(policy: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerBase):
+    ours = adapted(policy)
+    export_policy(ours, tokenizer, tmp_path / "M2")
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "M2", dtype=torch.float64)
+    assert set(exported.state_dict()) == set(load_policy(policy).state_dict())
+    got = logprobs(use_tree_attention(exported))
+    assert torch.allclose(got, logprobs(ours), rtol=0, atol=1e-6)  # transformers' RMSNorm computes in float32
+    assert (got - logprobs(use_tree_attention(load_policy(policy, torch.float64)))).abs().max() > 0.1
+    assert adapted_layers(ours), "the policy in training keeps its adapters"
+
+
+def test_without_adapters_what_is_exported_is_the_policys_own_state(llama: Path):
+    model = load_policy(llama)
+    assert {name: value.data_ptr() for name, value in merged_state(model).items()} == {
+        name: value.data_ptr() for name, value in model.state_dict().items()
+    }
+
+
+def test_adapters_off_is_the_model_without_them_for_as_long(policy: Path):
+    ours = adapted(policy)
+    on, plain = logprobs(ours), logprobs(use_tree_attention(load_policy(policy, torch.float64)))
+    with adapters_off(ours):
+        assert torch.equal(logprobs(ours), plain)
+    assert torch.equal(logprobs(ours), on)
+    with pytest.raises(RuntimeError, match="out of memory"), adapters_off(ours):
+        raise RuntimeError("out of memory")
+    assert torch.equal(logprobs(ours), on)
+
+
+def test_adapters_get_the_same_gradient_with_activation_checkpointing(llama: Path):
+    gradients = []
+    for checkpointing in (False, True):
+        ours = load_trainable(llama, LoRA(rank=4), checkpointing)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            for parameter in ours.parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(torch.randn(parameter.shape) * 0.1)
+        row_logprobs(ours, row()).sum().backward()
+        gradients.append([p.grad for p in ours.parameters() if p.requires_grad])
+        assert all(p.grad is None for p in ours.parameters() if not p.requires_grad)
+    for one, other in zip(*gradients, strict=True):
+        assert one.abs().max() > 0 and torch.allclose(one, other, rtol=1e-4, atol=1e-4)
