@@ -57,7 +57,7 @@ class StepTree:
         row do not attend to each other: no interval leaves its tree.
         """
         ends = list(range(1, len(self) + 1))
-        for token in range(len(self) - 1, -1, -1):  # children before parents: a subtree is complete when it is passed on
+        for token in range(len(self) - 1, -1, -1):  # children first: a subtree is complete when its parent takes it in
             parent = self.parents[token]
             if parent != ROOT:
                 ends[parent] = max(ends[parent], ends[token])
