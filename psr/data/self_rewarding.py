@@ -130,7 +130,7 @@ class SelfRewardingDataModule(LightningDataModule):
         assert self.trainer is not None
         # After a resume, Lightning first calls this with a stale `current_epoch`; `processed` is right even then.
         epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
-        # After the last epoch Lightning may ask once more: it gets the last iteration, whose search is done.
+        # A resumed fit with no epoch left asks all the same: it gets the last iteration, whose search is done.
         number = min(epoch + 2, len(self.problems_per_iteration) + 1)
         pairs = asyncio.run(self.pairs(number))
         # A seed of its own for every iteration, so that a resumed run lays out the same rows.

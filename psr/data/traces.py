@@ -49,7 +49,7 @@ class TraceJournal:
 
     def append(self, trajectory: Trajectory) -> None:
         """Write one line; once this returns, it survives the end of this process."""
-        # Opened and closed for every line: closing flushes, and ranks that only read never hold the file open.
+        # Closing flushes the line to the operating system, which outlives this process.
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(to_json(trajectory), ensure_ascii=False) + "\n")
         self.trajectories[trajectory.problem.id] = trajectory
