@@ -1,7 +1,7 @@
 """The hit rate of a perfect prefix cache on a search's prompts, computed from the traces.
 
 Replays the requests of a search in order and finds, for every prompt, its longest prefix that is also a prefix of an
-earlier prompt or completion: no engine can reuse more than that. Knows traces and prompts; not the engine that was used.
+earlier prompt or completion: no engine can reuse more than that. Knows traces and prompts, not the engine in use.
 """
 
 from collections.abc import Iterable
