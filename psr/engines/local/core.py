@@ -177,7 +177,7 @@ class Core:
         self._tree.begin_round()  # rows under way have copies in the arena, so any node may be evicted
         rows, columns, slots = [], [], []
         for row, index in done:
-            if row.sampling.n == 1:  # a verdict or a greedy solution: no later prompt begins with it
+            if row.sampling.n == 1:  # mostly a verdict or a greedy solution, with which no later prompt begins
                 continue
             tokens = [*row.prompt, *row.token_ids[:-1]]  # the last token was drawn but never fed: it has no keys yet
             path = self._tree.path(tokens)

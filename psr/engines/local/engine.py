@@ -89,9 +89,7 @@ class LocalEngine:
         return [row.scores for row in rows]
 
     async def load_weights(self, folder: Path, version: str) -> None:
-        if any(
-            not job.reply.done() for job in self._jobs.values()
-        ):  # a failed run leaves cancelled jobs, which do not count
+        if any(not job.reply.done() for job in self._jobs.values()):  # those of a failed run are cancelled, so done
             raise EngineError("weights cannot be changed while requests are waiting")
         await self.close()  # frees the old weights before the new ones are read: two models may not fit
         model = load_policy(folder, self.dtype, self.device).eval()
@@ -146,7 +144,7 @@ class LocalEngine:
         self.usage[origin.kind] = self.usage.get(origin.kind, Usage()) + used
 
     async def _serve(self) -> None:
-        """Step the core until nothing is left to do; the loop itself never waits inside a step."""
+        """Step the core until it is idle. Steps block the event loop; nobody can ask before a reply wakes somebody."""
         await self._settle()
         while (core := self._core) is not None and core.busy:  # new weights come with a new core
             try:

@@ -1,4 +1,4 @@
-"""KV cache: a pool of single tokens for the prefix cache, an arena of rows for decoding, and both as transformers caches.
+"""KV cache: a pool of single tokens for prefixes, an arena of rows for decoding, and both as transformers caches.
 
 Transformers' attention passes a layer's new keys and values to `update` and attends to what that returns; this is all
 that a model sees of the classes below. Knows tensors. Does not know which token a slot holds.
@@ -87,11 +87,11 @@ class PackedCache:
         self._pool, self._context, self._slots = pool, context, slots.flatten()
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """New keys and values (packs, heads, tokens, size) -> context and new ones (packs, heads, cached + tokens, size)."""
+        """New keys and values (packs, heads, tokens, size) -> those with the context's, (packs, heads, seen, size)."""
         both = []
         for new, pool in ((keys, self._pool.keys[layer]), (values, self._pool.values[layer])):
             pool[self._slots] = new.transpose(1, 2).flatten(0, 1)  # (packs * tokens, heads, size)
-            # pool[context] is (packs, cached, heads, size); it comes first, as in the columns of the mask
+            # pool[context] is (packs, cached, heads, size) and comes first, as in the mask: seen = cached + tokens
             both.append(torch.cat([pool[self._context].transpose(1, 2), new], dim=2))
         return both[0], both[1]
 

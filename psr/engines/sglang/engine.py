@@ -1,8 +1,8 @@
 """SGLangEngine: the Engine protocol on one or several SGLang servers.
 
-Knows prompts, completions and what they cost; the fleet knows servers and failures. Weights have a label of their own
-(psr/engines/sglang/weights.py), and only completions that carry it are handed on: old weights, or those of another run
-that shares a server and counts its iterations likewise, cannot slip in.
+Knows prompts, completions and what they cost; the fleet knows servers and failures. Weights have a unique label
+(psr/engines/sglang/weights.py), and only completions that carry it are accepted: neither old weights, nor those of
+another run that shares a server and has an M2 of its own, can slip in.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from psr.policy.folder import check_folder, load_tokenizer
 log = logging.getLogger(__name__)
 
 RECENT = 64
-"""Sequences of a key that are remembered as being in its server's cache."""
+"""How many sequences of a key are remembered as being in its server's cache."""
 
 
 class SGLangEngine:
@@ -51,12 +51,12 @@ class SGLangEngine:
         launch: starts a server instead; `{}` for SGLang's own settings.
         router: address of an sglang-router in front of the `urls`: prompts go there, weights to the servers. With
             `--policy manual` it keeps a problem's requests with one server.
-        concurrency: sequences sent and not answered yet, for every server or data-parallel rank.
-        chunk: sequences in one HTTP request; a failure repeats so many. A router takes one at a time.
-        retries: further tries of a request that found no server, timed out or met a status of 5xx.
+        concurrency: most sequences in flight, for every server or data-parallel rank.
+        chunk: sequences in one HTTP request, all of which a failure repeats. A router takes one at a time.
+        retries: how often a request is retried that found no server, timed out or met a status of 5xx.
         timeout: seconds for one HTTP request.
-        share_from: the common beginning of prompts asked together is sent ahead where that spares the server at least
-            so many tokens: one more round trip, but nothing is computed twice.
+        share_from: the common prefix of prompts asked together is sent ahead where that saves the server at least this
+            many tokens: one more round trip, but nothing is computed twice.
         colocated: lends the servers' memory to the trainer between searches; the servers need
             `--enable-memory-saver`, which `launch` adds.
         stage: folder on the node's own disk that weights are copied to, once for all its processes, before its servers
@@ -93,6 +93,7 @@ class SGLangEngine:
         self._version: str | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._context = self._longest_prompt = 0
+        # What `_share` need not send ahead again, by key.
         self._recent: dict[str, deque[tuple[int, ...]]] = defaultdict(lambda: deque(maxlen=RECENT))
 
     @property
@@ -119,7 +120,7 @@ class SGLangEngine:
     async def load_weights(self, folder: Path, version: str) -> None:
         if self._fleet.busy:
             raise EngineError("weights cannot be changed while requests are waiting")
-        self._version = None
+        self._version = None  # none until all servers have the new ones: a failure must not leave the old version
         self._recent.clear()
         folder = check_folder(folder).resolve()
         self._tokenizer = load_tokenizer(folder)
@@ -131,7 +132,7 @@ class SGLangEngine:
         self._version = version
 
     async def sleep(self) -> None:
-        if self.colocated:
+        if self.colocated:  # servers on GPUs of their own keep their weights and stay ready
             self._version = None
             await self._fleet.sleep()
 
@@ -177,19 +178,19 @@ class SGLangEngine:
     async def _ask(self, asks: list[Ask], choices: Sequence[int], origin: Origin) -> list[dict[str, Any]]:
         """The replies to all of `asks`, in order; those of a key come from one replica."""
         chunks = [asks[i : i + self.chunk] for i in range(0, len(asks), self.chunk)]
-        if not origin.key:
+        if not origin.key:  # nothing in common to be cached: spread over all replicas
             replies = await asyncio.gather(*(self._ask_idlest(chunk, choices, origin) for chunk in chunks))
             return [reply for some in replies for reply in some]
         replica, moved = self._fleet.placement.home(origin.key)
         if moved:
             self._recent.pop(origin.key, None)
-        with replica.asked(len(asks)):
+        with replica.asked(len(asks)):  # load from now on, so that keys that ask meanwhile go elsewhere
             await self._share(asks, origin, replica)
             replies = await asyncio.gather(*(self._ask_chunk(chunk, choices, origin, replica) for chunk in chunks))
         return [reply for some in replies for reply in some]
 
     async def _share(self, asks: list[Ask], origin: Origin, replica: Replica) -> None:
-        """Have the server compute first what the prompts have in common."""
+        """Have the server prefill first what the prompts have in common."""
         recent = self._recent[origin.key]
         for level in shared_prefixes((ask.prompt for ask in asks), recent, self.share_from):
             await self._ask_chunk([prefill_ask(prefix) for prefix in level], (), origin, replica)
@@ -205,6 +206,7 @@ class SGLangEngine:
         async with self._fleet.session() as session, session.gates[replica].room(len(asks)):
             started = time.monotonic()
             replies = await self._fleet.generate(session, replica, asks, choices, origin.key)
+            # From here, not from the caller's: the wait at the gate is not the server's.
             self._count(asks, replies, origin, time.monotonic() - started)
             return replies
 
