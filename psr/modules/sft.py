@@ -1,4 +1,4 @@
-"""Supervised fine-tuning as a LightningModule: the loss is on the completions only (M0 -> M1).
+"""Supervised fine-tuning as a LightningModule: the loss covers only the completions (M0 -> M1).
 
 Knows the policy and packed rows of samples. Does not know what they say.
 """
@@ -23,10 +23,10 @@ class SFTModule(RowModule):
         model: Hugging Face folder to start from.
         export_to: folder that the trained policy is written to at the end of the fit.
         lr: peak learning rate of AdamW; linear warm-up, then cosine to zero.
-        warmup_share: share of all optimizer steps that warms up.
+        warmup_share: share of all optimizer steps used for warm-up.
         weight_decay: AdamW's decoupled weight decay.
         lora: train low-rank adapters instead of all weights; what is exported has them merged.
-        checkpoint_activations: compute each layer again in the backward pass, which takes less memory and more time.
+        checkpoint_activations: recompute each layer in the backward pass, which takes less memory and more time.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class SFTModule(RowModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def training_step(self, row: Row, row_number: int) -> Tensor:
-        losses = -self(row)
+        losses = -self(row)  # (scored,): prompts are not scored, so they are masked out of the loss
         self.figures.add({"loss": losses})
         self.log("train/tokens", float(len(row.token_ids)), reduce_fx="sum", batch_size=1)
         return row.share * losses.sum()
