@@ -1,8 +1,8 @@
 """Step-wise DPO as a LightningModule (equations 6-8): one epoch is one iteration, M(n) -> M(n + 1).
 
-Knows the policy and packed rows of step pairs. At the start of every epoch the reference is reset: the log-probabilities
-of all pairs are computed once with the current weights, so no second model stays in memory. Does not know who searched
-or judged.
+Knows the policy and packed rows of step pairs. At the start of every epoch the reference is reset: log-probabilities of
+all pairs are computed once with the current weights, so no second model stays in memory. Does not know who searched or
+judged.
 """
 
 from collections.abc import Callable

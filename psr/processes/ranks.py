@@ -66,7 +66,6 @@ class Ranks:
         """This rank's share of `items`: together the searchers have all of them, and none twice."""
         if not self.searches:
             return []
-
         return list(items[self.searchers.index(self.rank) :: len(self.searchers)])
 
     def exchange(self, value: Item) -> list[Item]:
