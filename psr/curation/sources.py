@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
 
-from datasets import load_dataset
-
 from psr.answers import extract_boxed
 from psr.curation import arithmetic
 from psr.files.jsonl import DataError
@@ -111,6 +109,8 @@ def _file_rows(source: Source) -> list[dict[str, Any]]:
 
 def hub_rows(source: Source) -> Iterator[dict[str, Any]]:
     """The rows of a hub set as they are. Raises DataError as `read_source`."""
+    from datasets import load_dataset
+
     try:
         rows = load_dataset(source.path, source.name, split=source.split, streaming=source.streaming)
     except (OSError, ValueError) as error:

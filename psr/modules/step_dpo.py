@@ -74,7 +74,7 @@ class StepDPOModule(RowModule):
         """The reference's log-probabilities of the scored tokens of `rows`, which are this rank's."""
         assert self.policy is not None
         policy: PreTrainedModel = self.policy
-        score: Callable[[PreTrainedModel, Row], Tensor] = lambda _, row: self(row)
+        score: Callable[[PreTrainedModel, Row], Tensor] = lambda _, row: self(row)  # noqa: E731 of whole weights
         scope: AbstractContextManager[None] = nullcontext()
         # "previous" is the policy as it is now. M1 is, from the cheapest: the policy without its adapters; the policy
         # with M1's shards read into it; a second model, which goes out of scope after this call.

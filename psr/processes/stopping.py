@@ -21,6 +21,11 @@ PREEMPTED = 75
 MARK = "PSR_STOPPED"
 """Environment variable with the path of the marker file."""
 
+
+class Preempted(SystemExit):
+    """This process was preempted and has stopped: the same command resumes from here."""
+
+
 _asked: set[int] = set()  # signals received; module state, because a signal handler belongs to the whole process
 
 
