@@ -37,7 +37,7 @@ class Sweep:
     run_cap: int | None
 
     def sampler(self, seed: int, trials: int) -> optuna.samplers.BaseSampler:
-        """The sampler of one trial's settings. Each trial needs a seed of its own, or two could get the same settings."""
+        """The sampler of a trial's settings. Every trial needs its own seed, or two could get the same settings."""
         if self.method == "random":
             return optuna.samplers.RandomSampler(seed)
         at_random = min(10, trials // 2)  # with Optuna's default of 10, a short sweep would only sample at random
