@@ -48,7 +48,7 @@ class EvaluateIterations(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = loop_data(trainer)
-        # M1 as a baseline, but only once: a resumed fit starts here, too, and would measure a later model as M1.
+        # M1 is the baseline; a resumed fit comes here again and need not measure it a second time.
         if trainer.is_global_zero and not has_model(data.run.results, "M1"):
             self._evaluate(trainer, data, 1)
         data.ranks.wait()
