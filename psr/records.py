@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Event = Literal["kept", "rolled_back", "tied"]
-"""What became of an expanded node: it extends the solution, it was discarded by a later roll-back, or all scores tied."""
+"""What became of an expanded node: it extends the solution, a later roll-back discarded it, or all scores tied."""
 
 Verifier = Callable[[str, Sequence[str], str], bool]
 """(problem, previous steps, candidate step) -> whether that step is right; exact, for procedural problems."""

@@ -31,7 +31,7 @@ class Source:
         answer: where the answer is: in its "column", in the solution's last box ("boxed"), or after the solution's
             last "####" ("hashes", GSM8K's format: the mark and the calculator's annotations are removed).
         streaming: read the hub set row by row instead of downloading all of it first.
-        limit: only the first so many rows; the generator needs it.
+        limit: only this many rows, from the first; the generator needs it.
         seed: seed of the generator.
     """
 
@@ -147,6 +147,6 @@ def _text(value: Any) -> str:
 
 
 def limited(source: str | Source, limit: int | None) -> Source:
-    """The source with at most so many rows."""
+    """The source with at most this many rows."""
     source = find_source(source)
     return source if limit is None else replace(source, limit=limit)

@@ -13,7 +13,7 @@ from psr.report.look import FONT, LIGHT, Theme
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 FAINT = 0.32
 LABELLED = 6
-"""A single line of at most so many points has its values written above them."""
+"""A single line of at most this many points has its values written above them."""
 
 
 def draw(chart: Chart, theme: Theme = LIGHT) -> go.Figure:
