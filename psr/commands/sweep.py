@@ -11,7 +11,7 @@ def sweep(file: Path, base: Path, trials: int | None = None, workers: int = 1, s
     Args:
         file: sweep file in W&B's format; its command gets the name of a trial's folder by WANDB_RUN_ID.
         base: run directory whose `trials` hold the trials, as the file's command says; most start from what is in it.
-        trials: number of trials in all; if not given, at the file's `run_cap`, or when a grid is done.
+        trials: number of trials in all; by default the `run_cap` of the file, or all points of a grid.
         workers: trials at the same time.
         seed: seed of the sampler.
     """
