@@ -78,7 +78,8 @@ def paired_bootstrap(
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     # A bootstrap sample matters only through how often each distinct difference occurs (for right or wrong there are
     # three): drawing those counts has the same distribution at a fraction of the memory.
-    values, counts = np.unique(differences, return_counts=True)
+    values, counts = np.unique(differences, return_counts=True)  # both (distinct,)
     draws = np.random.default_rng(seed).multinomial(len(differences), counts / len(differences), size=samples)
+    # draws is (samples, distinct): how often each difference occurs in each bootstrap sample
     low, high = np.quantile(draws @ values / len(differences), [(1 - level) / 2, (1 + level) / 2])
     return float(differences.mean()), float(low), float(high)

@@ -50,6 +50,7 @@ class PreferenceLoss(nn.Module, ABC):
 
     def forward(self, pairs: Preferences) -> tuple[Tensor, Tensor, Tensor]:
         """Per-pair losses, and the implicit rewards beta * log(pi / ref) of both sides, without gradient."""
+        # Steps differ in length, so a sum of log-ratios weighs long steps more; dividing by tokens removes that.
         ratios = pairs.log_ratios / pairs.lengths if self.length_normalised else pairs.log_ratios  # (pairs, 2)
         losses = self.compare(*ratios.unbind(1))
         if self.nll:  # DPO lowers both likelihoods as long as the rejected one falls faster; this holds the chosen up
@@ -88,6 +89,7 @@ class StepDPOLoss(PreferenceLoss):
         # `chosen` is log(pi / ref): the penalty acts only where the chosen step got less likely than in the reference.
         logits = self.beta * (chosen - rejected - self.dpop * (-chosen).clamp(min=0))
         smoothing = self.label_smoothing
+        # The expected loss if a verdict is the wrong way round with this probability.
         return -(1 - smoothing) * F.logsigmoid(logits) - smoothing * F.logsigmoid(-logits)
 
 
@@ -115,4 +117,5 @@ def kl_estimate(policy: Tensor, reference: Tensor) -> Tensor:
     `policy` and `reference` are log-probabilities of the tokens. Source: http://joschu.net/blog/kl-approx.html (k3).
     """
     log_ratio = policy - reference
+    # Unlike -log_ratio, unbiased as well, it is never negative and has a lower variance.
     return torch.expm1(log_ratio) - log_ratio

@@ -62,6 +62,8 @@ class PRMModule(SFTModule):
         hidden = scored_hidden(self.policy, row)[row.members]  # (steps, width)
         # Two rows of the head instead of the whole vocabulary: the loss is over "+" and "-" alone.
         plus, minus = F.linear(hidden, self.policy.get_output_embeddings().weight[list(self.labels)]).unbind(-1)
+        # The difference is the logit of P("+"), as softmax over two classes is the sigmoid of their difference. Two
+        # candidates with the same tokens share a scored position; `members` gives each its own entry.
         return (plus - minus).float(), (row.targets[row.members] == self.labels[0]).long()
 
     def training_step(self, row: Row, row_number: int) -> Tensor:

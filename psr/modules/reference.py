@@ -46,6 +46,7 @@ def reference_logprobs(
         logprobs = [score(policy, row.to(device)).float().cpu() for row in rows]
     policy.train(training)
     if store is not None:
+        # One tensor for all rows, split again when read; renamed when complete, as a kill may come at any time.
         partial = store.with_name(store.name + ".partial")
         save_file({"logprobs": torch.cat(logprobs)}, partial, {"key": key})
         partial.replace(store)
@@ -66,7 +67,7 @@ def _key(policy: PreTrainedModel, rows: Sequence[Row], conditions: str) -> str:
     for name, value in policy.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(_bytes(value))
-    for row in rows:
+    for row in rows:  # not `members` and `owners`: log-probabilities are per scored token
         for value in (row.token_ids, row.position_ids, row.ends, row.sources, row.targets):
             digest.update(_bytes(value))
     return digest.hexdigest()

@@ -46,6 +46,7 @@ class SFTModule(RowModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.adamw()
+        # Of optimizer steps, over all epochs: Lightning has divided by the accumulated rows already.
         total = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: warmup_cosine(s, total, self.warmup_share))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -57,6 +58,7 @@ class SFTModule(RowModule):
         return row.share * losses.sum()
 
     def validation_step(self, row: Row, row_number: int) -> None:
+        # Token means over the whole validation set; Lightning's own mean would weight every row alike.
         self.val_loss.update(-self(row))
         self.val_accuracy.update(self(row, row_hits).float())
         self.log("val/loss", self.val_loss, prog_bar=True, batch_size=1)

@@ -80,7 +80,7 @@ def export_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fo
     # Whoever finds the folder may load it at once: so it is written beside its place and then renamed.
     folder = Path(folder)
     partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)  # what an earlier, killed export left
     model.save_pretrained(str(partial), state_dict=merged_state(model))
     tokenizer.save_pretrained(str(partial))
     shutil.rmtree(folder, ignore_errors=True)

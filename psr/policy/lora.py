@@ -33,6 +33,7 @@ class LoRA:
 def add_adapters(policy: PreTrainedModel, lora: LoRA) -> PreTrainedModel:
     """Add new adapters, which do not change the output yet; only they require gradients."""
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets, task_type="CAUSAL_LM")  # type: ignore[arg-type]
+    # Into the model itself, instead of peft's wrapper around it: everything else still sees a PreTrainedModel.
     inject_adapter_in_model(config, policy, ADAPTER)
     return policy
 

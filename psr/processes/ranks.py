@@ -49,6 +49,7 @@ class Ranks:
             return cls()
         # gloo, not NCCL: waiting for hours in an NCCL collective keeps a GPU busy, which an engine may be using.
         group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        # Each rank knows only its own local rank, so the list of searchers has to be gathered.
         alone = cls(trainer.global_rank, trainer.world_size, group=group)
         searches = {"rank": True, "node": trainer.local_rank == 0, "first": trainer.global_rank == 0}[searchers]
         found = [rank for rank, does in enumerate(alone.exchange(searches)) if does]
@@ -70,7 +71,7 @@ class Ranks:
 
     def exchange(self, value: Item) -> list[Item]:
         """All-gather of a value from every rank, in the order of ranks; waits until every rank has called this."""
-        if self.group is None:
+        if self.group is None:  # a single process has no process group
             return [value]
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value, group=self.group)

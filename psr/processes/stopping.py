@@ -51,5 +51,5 @@ def stop_asked() -> bool:
 
 def leave_mark() -> None:
     """Write the marker file that says this process was preempted, if its path is given."""
-    if path := os.environ.get(MARK):
+    if path := os.environ.get(MARK):  # set by `psr run --launch`
         Path(path).touch()

@@ -90,6 +90,7 @@ def scores(candidates: Sequence[Candidate], judgements: Sequence[Judgement]) -> 
     for one, other in permutations(texts, 2):
         if frozenset((one, other)) not in asked and other in above[one] and one not in above[other]:
             beats.add((one, other))
+    # Over candidates, not texts: beating a text that was sampled twice counts as two wins, as in equation 2.
     return tuple(sum((one.text, other.text) in beats for other in candidates) for one in candidates)
 
 
@@ -114,6 +115,7 @@ async def hold(
 
     `ask` answers the questions of a round; all of them can be in flight together.
     """
+    # A generator decides what to ask next from the winners that it is sent; it never sees a prompt.
     rounds = ROUNDS[settings.comparisons](distinct(candidates), settings.orders)
     judgements: list[Judgement] = []
     questions = next(rounds, [])

@@ -58,6 +58,7 @@ class PrefixTree:
             self._evict(len(ids))
         if self._room < len(ids):  # the rest of the pool is in use by this round
             return None
+        # Below a node that this round has touched, and so safe from the eviction above.
         node, added = path[-1] if path else self._root, []
         for token in ids:
             child = Node(token, node, self._slot(), self._round)
@@ -89,6 +90,7 @@ class PrefixTree:
             nodes.append(node)
             stack.extend(node.children.values())
         old = sorted(node.used for node in nodes if node.used < self._round)
+        # At least what is needed and what makes the walk over all nodes worth it, at most what no round has in use.
         count = min(len(old), max(needed - self._room, int(EVICTED_SHARE * self.capacity)))
         if count == 0:
             return

@@ -86,7 +86,7 @@ class SGLangEngine(Engine):
         servers = servers_of(urls, launch)
         if router is not None and launch is not None:
             raise EngineError("engine.router stands before engine.urls, and engine.launch is set: give the urls")
-        ranks = 1 if launch is None else launch.dp
+        ranks = 1 if launch is None else launch.dp  # of running servers the ranks are not known: each counts as one
         self._fleet = Fleet(servers, router, ranks, concurrency, retries, timeout)
         self.chunk = 1 if router is not None else min(chunk, concurrency)
         self.share_from, self.colocated = share_from, colocated
@@ -109,6 +109,7 @@ class SGLangEngine(Engine):
     async def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, origin: Origin = ANYWHERE
     ) -> list[list[Completion]]:
+        # Each completion is a request of its own, in prompt-major order; grouped by `n` again below.
         asks = [ask for prompt in prompts for ask in completion_asks(prompt, sampling, self._room(prompt))]
         version, replies = self._version, await self._ask(asks, (), origin)
         assert version is not None
@@ -198,6 +199,7 @@ class SGLangEngine(Engine):
     async def _share(self, asks: list[Ask], origin: Origin, replica: Replica) -> None:
         """Have the server prefill first what the prompts have in common."""
         recent = self._recent[origin.key]
+        # Level after level: a longer prefix finds the shorter one that it continues in the cache.
         for level in shared_prefixes((ask.prompt for ask in asks), recent, self.share_from):
             await self._ask_chunk([prefill_ask(prefix) for prefix in level], (), origin, replica)
 

@@ -65,6 +65,7 @@ def generate_body(asks: Sequence[Ask], choices: Sequence[int], rank: int | None)
 
     A single ask is not sent as a list of one: sglang-router accepts no lists.
     """
+    # Token ids, never text: the server's tokenization of a prefix could differ from the tokens that were sampled.
     body: dict[str, Any] = {
         "input_ids": [list(ask.prompt) for ask in asks],
         "sampling_params": [ask.parameters for ask in asks],
@@ -111,5 +112,6 @@ def finish_reason(reason: dict[str, Any]) -> FinishReason:
 
 def choice_logprobs(reply: dict[str, Any], choices: Sequence[int]) -> list[float]:
     """The log-probabilities of the choices as the first generated token."""
+    # By token id, so as not to rely on the order in which SGLang returns them.
     first = {token: logprob for logprob, token, _ in reply["meta_info"]["output_token_ids_logprobs"][0]}
     return [first[choice] for choice in choices]

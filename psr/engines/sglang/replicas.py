@@ -127,6 +127,8 @@ def replicas_of(servers: list[Server], router: str | None, ranks: int) -> list[R
     """One for the router, or one for each rank of each server."""
     if router is not None:
         return [Replica(router.rstrip("/"), servers)]
+    # Each data-parallel rank has a radix cache of its own, so a key is bound to a rank, not just to its server. Behind a
+    # router it is the router that binds keys to servers.
     numbers = list(range(ranks)) if ranks > 1 else [None]
     return [Replica(server.url, [server], rank) for server in servers for rank in numbers]
 
@@ -147,6 +149,7 @@ class Placement:
 
     def home(self, key: str) -> tuple[Replica, bool]:
         """The key's replica, and whether it is new to it, so that nothing of the key is cached there."""
+        # The slack keeps keys in place while loads are low, when twice as much is only a few sequences.
         home, idlest = self.homes.get(key), self.idlest
         if home is not None and home.load <= 2 * idlest.load + SLACK:
             return home, False

@@ -109,6 +109,7 @@ def serve_environment(launch: Launch) -> dict[str, str]:
 
 
 def free_port() -> int:
+    """A port that is free now; another process may still take it before the server does."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -128,7 +129,7 @@ class OwnedServer:
 
     async def start(self, folder: Path, label: str, healthy: Callable[[], Awaitable[bool]]) -> None:
         """Start, and wait until `healthy()`; where that fails, raise EngineError with the server's last lines."""
-        self.stop()
+        self.stop()  # what is left of a server that died: its workers may still hold the GPU
         if self.starts > self.launch.restarts:
             raise EngineError(
                 f"the SGLang server died {self.starts} times (launch.restarts is {self.launch.restarts}); its last "
@@ -146,11 +147,11 @@ class OwnedServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=serve_environment(self.launch),
-                start_new_session=True,
+                start_new_session=True,  # a process group to end as a whole; also, Ctrl-C reaches psr only
             )
         try:
             await self._wait(healthy)
-        except BaseException:
+        except BaseException:  # cancellation too: a half-started server must not stay behind
             self.stop()
             raise
 
@@ -175,7 +176,7 @@ class OwnedServer:
 
     def last_lines(self) -> str:
         lines = Path(self.launch.log).read_text(errors="replace").splitlines()[-LAST_LINES:]
-        return "\n".join(line[:500] for line in lines)
+        return "\n".join(line[:500] for line in lines)  # some of SGLang's lines hold its whole configuration
 
     def stop(self) -> None:
         """End the server and everything that it started, if it still runs."""

@@ -71,6 +71,7 @@ async def persist(
     Raises:
         EngineError: it failed `retries` + 1 times.
     """
+    # Anything but Transient, such as a refused request, would only fail again and is raised at once.
     started, failed = time.monotonic(), 0
     while True:
         try:
@@ -122,6 +123,7 @@ class Gate:
         while self._waiting:
             size, turn = self._waiting[0]
             if not turn.cancelled():
+                # Nobody overtakes: a large group in front would otherwise never find enough room.
                 if self.inside and self.inside + size > self.limit:
                     return
                 self.inside += size
@@ -141,7 +143,7 @@ class Session:
     def __init__(self, limits: Mapping[Any, int], timeout: float) -> None:
         # The gates bound what is in flight; the pool of connections must not be a second, hidden queue.
         pool = httpx.Limits(max_connections=None, max_keepalive_connections=sum(limits.values()))
-        times = httpx.Timeout(timeout, connect=10.0, pool=None)
+        times = httpx.Timeout(timeout, connect=10.0, pool=None)  # decoding may take minutes, connecting may not
         self.http = httpx.AsyncClient(limits=pool, timeout=times, trust_env=False)
         self.gates = {one: Gate(limit) for one, limit in limits.items()}
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
