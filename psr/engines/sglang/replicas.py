@@ -127,8 +127,8 @@ def replicas_of(servers: list[Server], router: str | None, ranks: int) -> list[R
     """One for the router, or one for each rank of each server."""
     if router is not None:
         return [Replica(router.rstrip("/"), servers)]
-    # Each data-parallel rank has a radix cache of its own, so a key is bound to a rank, not just to its server. Behind a
-    # router it is the router that binds keys to servers.
+    # Each data-parallel rank has a radix cache of its own, so a key is bound to a rank, not just to its server. With a
+    # router, the router binds keys to servers.
     numbers = list(range(ranks)) if ranks > 1 else [None]
     return [Replica(server.url, [server], rank) for server in servers for rank in numbers]
 
