@@ -57,7 +57,7 @@ def verifier(
         engine: what samples.
         search: how candidates are sampled.
         prompts: templates and step format.
-        pairs_per_step: at most this many pairs at one prefix.
+        pairs_per_step: at most so many pairs at one prefix.
         limit: keep at most this many pairs.
         annotator: writes the explanations, and must agree with the verifier; the generator explains if there is none.
         heldout: about this many pairs, on problems of their own, go to <out>.heldout.jsonl.

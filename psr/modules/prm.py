@@ -25,7 +25,7 @@ class PRMModule(SFTModule):
         model: Hugging Face folder to start from.
         export_to: folder that the PRM is written to.
         lr: peak learning rate of AdamW; linear warm-up, then cosine to zero.
-        warmup_share: share of all optimizer steps used for warm-up.
+        warmup_share: share of all optimizer steps that warms up.
         weight_decay: AdamW's decoupled weight decay.
         minus_weight: weight of "-" labels in the loss; people rate few steps as bad.
         lora: train low-rank adapters instead of all weights; what is exported has them merged.

@@ -23,7 +23,7 @@ class SFTModule(RowModule):
         model: Hugging Face folder to start from.
         export_to: folder that the trained policy is written to at the end of the fit.
         lr: peak learning rate of AdamW; linear warm-up, then cosine to zero.
-        warmup_share: share of all optimizer steps used for warm-up.
+        warmup_share: share of all optimizer steps that warms up.
         weight_decay: AdamW's decoupled weight decay.
         lora: train low-rank adapters instead of all weights; what is exported has them merged.
         checkpoint_activations: recompute each layer in the backward pass, which takes less memory and more time.

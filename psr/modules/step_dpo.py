@@ -31,9 +31,9 @@ class StepDPOModule(RowModule):
     Args:
         model: Hugging Face folder of M1.
         lr: learning rate of AdamW; linear warm-up within every iteration, then constant.
-        warmup_share: share of an iteration's optimizer steps used for warm-up.
+        warmup_share: share of an iteration's optimizer steps that warms up.
         weight_decay: AdamW's decoupled weight decay.
-        reference: "previous" is M(n), the policy at the start of the iteration; "initial" is M1 in every iteration.
+        reference: "previous" compares with M(n), the policy at the start of the iteration; "initial" always with M1.
         loss: which loss, its strength and extra terms.
         lora: train low-rank adapters instead of all weights; every exported M(n) has them merged.
         checkpoint_activations: recompute each layer in the backward pass, which takes less memory and more time.

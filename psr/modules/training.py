@@ -28,7 +28,7 @@ class RowModule(LightningModule):
     Args:
         model: Hugging Face folder to start from.
         lr: learning rate of AdamW.
-        warmup_share: share of the optimizer steps used for warm-up.
+        warmup_share: share of the optimizer steps that warms up.
         weight_decay: AdamW's decoupled weight decay.
         lora: train low-rank adapters instead of all weights.
         checkpoint_activations: recompute each layer in the backward pass, which takes less memory and more time.
