@@ -15,7 +15,7 @@ from psr.policy.folder import load_tokenizer
 from psr.policy.lora import LoRA
 from psr.prompts.prm import PRMEncoder
 from psr.trees.packing import Row
-from psr.trees.scoring import scored_hidden
+from psr.trees.scoring import by_chunks
 
 
 class PRMModule(SFTModule):
@@ -59,9 +59,10 @@ class PRMModule(SFTModule):
     def forward(self, row: Row) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """log p("+") - log p("-") in float32 and the label (1 or 0) of every rated step of the row, both (steps,)."""
         assert self.policy is not None
-        hidden = scored_hidden(self.policy, row)[row.members]
-        plus, minus = F.linear(hidden, self.policy.get_output_embeddings().weight[list(self.labels)]).unbind(-1)
-        return (plus - minus).float(), (row.targets[row.members] == self.labels[0]).long()
+        labels = list(self.labels)
+        scored = by_chunks(self.policy, row, lambda logits, _: logits[:, labels].float())
+        plus, minus = scored[row.members].unbind(-1)
+        return plus - minus, (row.targets[row.members] == self.labels[0]).long()
 
     def training_step(self, row: Row, row_number: int) -> Tensor:
         logits, labels = self(row)
