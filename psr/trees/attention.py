@@ -29,8 +29,8 @@ def use_tree_attention(policy: PreTrainedModel) -> PreTrainedModel:
 
 
 def attention_arguments(ends: Tensor, positions: Tensor) -> dict[str, Any]:
-    """What the model is called with, for a row whose token k is seen by the tokens k, ..., ends[k] - 1; both (tokens,)."""
-    return {"row_mask": RowMask(ends, positions)}
+    """What the model is called with, for a row of these `ends` and positions along each path; both (tokens,)."""
+    return {"attention_mask": RowMask(ends, positions)}
 
 
 def tree_attention(
@@ -38,9 +38,8 @@ def tree_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: None,
+    attention_mask: RowMask,
     scaling: float,
-    row_mask: RowMask,
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
@@ -51,20 +50,18 @@ def tree_attention(
     `sliding_window`, `softcap` and `s_aux` (a sink per head) are what some models give it, under the names they use.
     """
     if query.device.type == "cuda":
-        mask = row_mask.flex(sliding_window)
+        mask = attention_mask.flex(sliding_window)
         output, _ = flex_attention_forward(
             module, query, key, value, mask, scaling=scaling, softcap=softcap, s_aux=s_aux
         )
         return output, None
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, rotary embedding leaves them in float32
-    plain = softcap is None and s_aux is None and not row_mask.cut_by(sliding_window)
-    if (
-        plain and row_mask.chains is not None and value.dtype != torch.bfloat16
-    ):  # where torch's kernel is the slower one
-        return chain_attention(query, key, value, scaling, row_mask.chains), None
+    plain = softcap is None and s_aux is None and not attention_mask.cut_by(sliding_window)
+    if plain and attention_mask.chains is not None and value.dtype != torch.bfloat16:  # there torch's kernel is slower
+        return chain_attention(query, key, value, scaling, attention_mask.chains), None
     sinks = None if s_aux is None else s_aux.to(value.dtype)
     with torch.autocast(query.device.type, enabled=False):  # or softmax would go to float32 and back
-        blocks = row_mask.blocks(sliding_window)
+        blocks = attention_mask.blocks(sliding_window)
         output = BlockwiseAttention.apply(query[0], key[0], value[0], scaling, blocks, softcap, sinks)
     return output[None], None
 

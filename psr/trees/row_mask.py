@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from psr.trees.own_mask import OwnMask
 
 BLOCK = 128
 """Queries that are computed together on a CPU: fewer, and the calls cost more than the keys that they save."""
@@ -30,8 +31,8 @@ class QueryBlock:
     bias: Tensor
 
 
-@dataclass(frozen=True)
-class RowMask:
+@dataclass(frozen=True, eq=False)
+class RowMask(OwnMask):
     """Token k of the row is seen by the tokens k, ..., ends[k] - 1; `positions` are counted along a token's path.
 
     A window of w tokens hides those that are w or more positions back. Both tensors are (tokens,).
@@ -82,13 +83,10 @@ def block_mask(ends: Tensor, positions: Tensor, window: int | None = None) -> Bl
     """The same mask for FlexAttention."""
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (query >= key) & (query < ends[key])
+        seen = (query >= key) & (query < ends[key])
+        return seen if window is None else seen & (positions[query] - positions[key] < window)
 
-    def sees_in_window(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return sees(batch, head, query, key) & (positions[query] - positions[key] < window)
-
-    mask = sees if window is None else sees_in_window
-    return create_block_mask(mask, None, None, len(ends), len(ends), device=ends.device)
+    return create_block_mask(sees, None, None, len(ends), len(ends), device=ends.device)
 
 
 def query_blocks(

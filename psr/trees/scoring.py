@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from psr.trees.attention import attention_arguments
 from psr.trees.head import own_logits
@@ -47,20 +46,16 @@ def by_chunks(
     hidden = output.last_hidden_state[0, row.sources]  # (scored, width): where the scored tokens are predicted
     return torch.cat(
         [
-            checkpoint(_scored, policy, output, some, targets, score, use_reentrant=False)
+            checkpoint(_scored, policy, some, targets, score, use_reentrant=False)
             for some, targets in zip(hidden.split(chunk), row.targets.split(chunk), strict=True)
         ]
     )
 
 
 def _scored(
-    policy: PreTrainedModel,
-    output: BaseModelOutputWithPast,
-    hidden: Tensor,
-    targets: Tensor,
-    score: Callable[[Tensor, Tensor], Tensor],
+    policy: PreTrainedModel, hidden: Tensor, targets: Tensor, score: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    return score(own_logits(policy, output, hidden), targets)
+    return score(own_logits(policy, hidden), targets)
 
 
 def _logprobs(logits: Tensor, targets: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from psr.engines.local.attention import Seen, additive
 from psr.engines.local.kv import Arena, ArenaCache, KVShape, Pool
 from psr.engines.local.packing import padded
 from psr.engines.local.rows import Row
@@ -97,11 +98,11 @@ class DecodeBatch:
         """One token for every row; the rows that are finished, each with its row of the arena, until `settle`."""
         lengths = torch.tensor([branch.length for branch in self._branches], device=self._device)
         longest = max(branch.length for branch in self._branches) + 1
-        seen = torch.arange(longest, device=self._device)[None, :] <= lengths[:, None]
-        mask = torch.zeros(seen.shape, dtype=self._model.dtype, device=self._device).masked_fill_(~seen, -torch.inf)
+        columns = torch.arange(longest, device=self._device)[None, :]
+        full = additive((columns <= lengths[:, None])[:, None], self._model.dtype)
         output = self._model(
             input_ids=torch.tensor([[branch.token] for branch in self._branches], device=self._device),
-            attention_mask=mask[:, None, None, :],
+            attention_mask=Seen(full, lengths[:, None], columns),
             position_ids=lengths[:, None],
             past_key_values=ArenaCache(self.arena, lengths, longest),
             use_cache=True,
