@@ -39,11 +39,8 @@ def reference_logprobs(
     if everywhere(stored is not None):
         assert stored is not None
         return list(stored.split([len(row.targets) for row in rows]))
-    training = policy.training
-    policy.eval()
     with torch.no_grad():
         logprobs = [score(policy, row.to(device)).float().cpu() for row in rows]
-    policy.train(training)
     if store is not None:
         partial = store.with_name(store.name + ".partial")
         save_file({"logprobs": torch.cat(logprobs)}, partial, {"key": key})

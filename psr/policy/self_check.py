@@ -1,11 +1,13 @@
 """Whether what is trained is the model: a numerical check of a loaded policy, before anything is trained.
 
 A model that psr would compute wrongly trains another model, and every figure looks well. So a small tree with branches
-is scored by the code that trains and, pair by pair, by the model's own forward pass. No list of names decides. Knows
-models, trees and packed rows. Does not know losses, Lightning or engines.
+is scored by the code that trains and, sequence by sequence, by the model's own forward pass. No list of names decides.
+The same tree tells whether an export is what was trained. Knows models, trees and packed rows. Does not know losses,
+Lightning or engines.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +15,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from psr.policy.context import context_of
+from psr.policy.folder import load_policy
 from psr.policy.masks import UnsupportedModel, attention_windows
+from psr.policy.reading import PolicyError, one_line
 from psr.trees.attention import NAME
 from psr.trees.packing import GroupTree, PlannedRow, Row, Unit, build_row
 from psr.trees.scoring import row_logprobs
@@ -23,58 +27,100 @@ TRUNK, BRANCH = 4, 8
 """Tokens of the tree: what a model of billions of parameters computes on a CPU in about a second."""
 LONGEST_BRANCH = 40
 """Branches are longer where that brings a sliding window into play."""
-TOLERANCES = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.3, torch.float16: 0.1}
-"""Largest difference of a log-probability that rounding explains, by the type of the logits."""
+EXACT, ROUNDED = 2e-3, 0.15
+"""Differences of log-probabilities that rounding explains: the largest in float32, the median in 16 bits."""
+WRONG = (LookupError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError)
+"""What a model raises that is called in a way that it does not know."""
 
 Score = Callable[[PreTrainedModel, Row], Tensor]
+Run = Callable[[Row, Score], Tensor]
+"""Calls a score with the policy and a row as training does, which is how sharded weights are gathered."""
 
 
-def check_policy(policy: PreTrainedModel, folder: str | Path, run: Callable[[Score, Row], Tensor]) -> float:
-    """Raise UnsupportedModel where the policy as it is trained is not the model in `folder`; else the largest difference.
+def check_policy(policy: PreTrainedModel, folder: str | Path, run: Run, dtype: torch.dtype) -> float:
+    """Raise UnsupportedModel where what is trained is not the model of `folder`; else how far they differ.
 
-    `run` calls a score with the policy and a row as training does, which is how sharded weights are gathered.
+    `dtype` is the one in which `run` computes.
     """
-    kind = policy.config.model_type
+    cannot = f"psr cannot train the {policy.config.model_type} in {folder}"
     try:
-        windows = _windows(policy, run)
-        samples = small_tree(policy, windows)
+        samples = small_tree(policy, layer_windows(policy, run))
+        row = tree_row(samples, policy.device)
         with torch.no_grad():
-            ours = run(row_logprobs, tree_row(samples, policy.device))
-            own = run(lambda policy, _: own_logprobs(policy, samples), tree_row(samples, policy.device))
-    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
-        reason = str(error) if isinstance(error, UnsupportedModel) else f"{type(error).__name__}: {error}"
-        raise UnsupportedModel(f"psr cannot train {kind} ({folder}): {reason.strip().splitlines()[0]}") from error
-    finally:
-        policy.set_attn_implementation(NAME)
-    difference, tolerance = float((ours - own).abs().max()), TOLERANCES[policy.dtype]
-    if not difference <= tolerance:
-        raise UnsupportedModel(
-            f"psr cannot train {kind} ({folder}): log-probabilities in a step tree differ from the model's own by up to "
-            f"{difference:.2g} (tolerance {tolerance:.0e})"
+            ours, own = run(row, row_logprobs), run(row, lambda policy, _: own_logprobs(policy, samples))
+    except UnsupportedModel as error:
+        raise UnsupportedModel(f"{cannot}: {error}") from error
+    except WRONG as error:
+        raise UnsupportedModel(f"{cannot}: {one_line(error)}") from error
+    found = difference(ours, own, dtype)
+    if not close(found, dtype):
+        raise UnsupportedModel(f"{cannot}: log-probabilities in a step tree differ from the model's own by {found:.2g}")
+    return found
+
+
+def check_written(policy: PreTrainedModel, folder: Path) -> float:
+    """`check_export` of a policy that is whole in this process: transformers loads what was written."""
+    written = load_policy(folder)
+    return check_export(
+        policy, folder, lambda row, score: score(policy, row), policy.dtype, partial(own_logprobs, written)
+    )
+
+
+def check_export(
+    policy: PreTrainedModel, folder: Path, run: Run, dtype: torch.dtype, read_back: Callable[[list[Sample]], Tensor]
+) -> float:
+    """Raise PolicyError where what is in `folder` is not what was trained; else how far they differ.
+
+    `read_back` scores the samples of a tree with the exported model. A folder that is refused is moved aside, so that
+    nobody goes on from it.
+    """
+    samples = small_tree(policy, layer_windows(policy, run))
+    with torch.no_grad():
+        ours, theirs = run(tree_row(samples, policy.device), row_logprobs), read_back(samples)
+    found = difference(ours, theirs, dtype)
+    if not close(found, dtype):
+        aside = folder.with_name(folder.name + ".refused")
+        folder.rename(aside)
+        raise PolicyError(
+            f"the exported model does not compute what was trained (log-probabilities differ by {found:.2g}): it is in "
+            f"{aside}, and nothing goes on from it"
         )
-    return difference
+    return found
 
 
-def _windows(policy: PreTrainedModel, run: Callable[[Score, Row], Tensor]) -> list[int | None]:
-    """The sliding window of every layer."""
+def difference(ours: Tensor, own: Tensor, dtype: torch.dtype) -> float:
+    """How far log-probabilities computed in this type differ: at most, or in 16 bits typically (routers may flip)."""
+    found = (ours.cpu().double() - own.cpu().double()).abs()
+    return float(found.median() if dtype.itemsize < 4 else found.max())
+
+
+def close(found: float, dtype: torch.dtype) -> bool:
+    """Whether rounding explains a `difference`; NaN is explained by nothing."""
+    return found <= (ROUNDED if dtype.itemsize < 4 else EXACT)
+
+
+def layer_windows(policy: PreTrainedModel, run: Run) -> list[int | None]:
+    """The sliding window of every layer, None where it sees the whole context. Raises UnsupportedModel."""
     found: list[int | None] = []
 
     def listen(policy: PreTrainedModel, row: Row) -> Tensor:
-        found.extend(attention_windows(policy, context_of(policy.config)))
+        try:
+            found.extend(attention_windows(policy, context_of(policy.config)))
+        finally:
+            policy.set_attn_implementation(NAME)
         return torch.zeros(1)
 
-    run(listen, tree_row(small_tree(policy, []), policy.device))
-    policy.set_attn_implementation(NAME)
+    run(tree_row(small_tree(policy, []), policy.device), listen)
     return found
 
 
 def small_tree(policy: PreTrainedModel, windows: list[int | None]) -> list[Sample]:
     """A prompt and two completions of it, longer than the shortest window if that is not too long."""
     shortest = min([window for window in windows if window is not None], default=LONGEST_BRANCH)
-    room = context_of(policy.config) - TRUNK
-    length = min(shortest + 2 if shortest + 2 <= LONGEST_BRANCH else BRANCH, room)
+    length = shortest + 2 if shortest + 2 <= LONGEST_BRANCH else BRANCH
+    length = min(length, context_of(policy.config) - TRUNK)
     generator = torch.Generator().manual_seed(0)
-    vocabulary = policy.get_input_embeddings().num_embeddings
+    vocabulary = policy.config.get_text_config().vocab_size
     trunk, *branches = (
         tuple(torch.randint(vocabulary, (tokens,), generator=generator).tolist()) for tokens in (TRUNK, length, length)
     )
@@ -87,17 +133,24 @@ def tree_row(samples: list[Sample], device: torch.device) -> Row:
 
 
 def own_logprobs(policy: PreTrainedModel, samples: list[Sample]) -> Tensor:
-    """log p of the tree's scored tokens as the model's own forward pass computes them, one sequence beside the other.
+    """log p of the scored tokens of the samples' tree, by the model's own forward pass, one sequence beside the other.
 
-    The samples are of one length; the order is that of a row's scored tokens.
+    The samples are of one length. The order is that of a row's scored tokens.
     """
+    row, scored = tree_row(samples, policy.device), sequence_logprobs(policy, samples)
+    found = scored.new_empty(len(row.targets))
+    found[row.members] = scored  # a token that several samples hold is the same in all of them
+    return found
+
+
+def sequence_logprobs(policy: PreTrainedModel, samples: list[Sample]) -> Tensor:
+    """log p of the samples' completion tokens, one sample after the other, float32 or wider."""
+    ours = policy.config._attn_implementation
     policy.set_attn_implementation("eager")  # which every model has, and which is what it means
     ids = torch.tensor([[*one.prompt_ids, *one.completion_ids] for one in samples], device=policy.device)
-    logits = policy(input_ids=ids, use_cache=False).logits[:, :-1]
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-    scored = wide.gather(2, ids[:, 1:, None])[:, len(samples[0].prompt_ids) - 1 :, 0]
-    policy.set_attn_implementation(NAME)
-    row = tree_row(samples, policy.device)
-    found = scored.new_empty(len(row.targets))
-    found[row.members] = scored.flatten()  # a token that both hold is the same in both
-    return found
+    try:
+        logits = policy(input_ids=ids, use_cache=False).logits[:, :-1]
+    finally:
+        policy.set_attn_implementation(ours)
+    logprobs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    return logprobs.gather(2, ids[:, 1:, None])[:, len(samples[0].prompt_ids) - 1 :, 0].flatten()
