@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from psr.engines.base import Engine, EngineError, PromptTooLong, Sampling
 from psr.policy.folder import load_tokenizer
+from psr.prompts.token_ids import TokenIds
 
 MAX_BODY = 2**24
 
@@ -116,6 +117,6 @@ def sampling_of(asked: dict[str, Any]) -> Sampling:
 def prompt_of(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The ids of a conversation; without a chat template those of its contents, line by line."""
     if tokenizer.chat_template is None:
-        return tokenizer.encode("\n".join(message["content"] for message in messages))
+        return list(TokenIds(tokenizer).beginning("\n".join(message["content"] for message in messages)))
     rendered = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
     return tokenizer.encode(str(rendered), add_special_tokens=False)

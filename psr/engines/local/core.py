@@ -18,6 +18,8 @@ from psr.engines.local.kv import PackedCache, Pool, kv_shape
 from psr.engines.local.packing import batches, plan, tensors
 from psr.engines.local.prefix_tree import Node, PrefixTree
 from psr.engines.local.rows import Row
+from psr.engines.local.texts import Texts
+from psr.policy.context import context_of
 from psr.trees.head import own_logits, own_logits_float32
 
 JOIN_SHARE = 0.25
@@ -38,17 +40,23 @@ class Core:
     Args:
         model: a causal language model; from now on it is called with this engine's cache and masks.
         tokenizer: its tokenizer.
+        eos: tokens that end a completion.
         max_batch: rows decoded together.
         cache_bytes: memory for keys and values, half for prefixes that are kept and half for rows under way.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_batch: int, cache_bytes: int
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        eos: frozenset[int],
+        max_batch: int,
+        cache_bytes: int,
     ) -> None:
         shape = kv_shape(model)
         model.set_attn_implementation(NAME)
-        self.model, self.tokenizer = model, tokenizer
-        tokens, self.context = cache_bytes // 2 // shape.token_bytes, int(model.config.max_position_embeddings)
+        self.model, self.texts = model, Texts(tokenizer)
+        tokens, self.context = cache_bytes // 2 // shape.token_bytes, context_of(model.config)
         if tokens < self.context:
             needed = 2 * self.context * shape.token_bytes / 2**30
             raise EngineError(
@@ -57,8 +65,7 @@ class Core:
             )
         self._pool = Pool(shape, tokens)
         self._tree = PrefixTree(tokens)
-        self._pieces: dict[int, str] = {}
-        self._decoding = DecodeBatch(model, shape, max_batch, tokens, tokenizer.eos_token_id, self._piece)
+        self._decoding = DecodeBatch(model, shape, max_batch, tokens, eos, self.texts)
         self._waiting: deque[Row] = deque()
 
     @property
@@ -182,9 +189,3 @@ class Core:
             device = self._pool.keys[0].device
             where = (torch.tensor(one, device=device) for one in (rows, columns, slots))
             self._decoding.arena.store(self._pool, *where)
-
-    def _piece(self, token: int) -> str:
-        """The text of one token: cached, because decoding every row at every step would cost more than the model."""
-        if token not in self._pieces:
-            self._pieces[token] = str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
-        return self._pieces[token]

@@ -4,7 +4,7 @@ Rows that have drawn the same tokens after the same prompt are in the same state
 keys and values and one forward, until they draw different tokens. Knows rows and the arena. Does not know who asked.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from psr.engines.local.attention import Seen, additive
 from psr.engines.local.kv import Arena, ArenaCache, KVShape, Pool
 from psr.engines.local.packing import padded
 from psr.engines.local.rows import Row
+from psr.engines.local.texts import Texts
 from psr.engines.sampling import nucleus_sample
 
 COLUMN_BLOCK = 64
@@ -46,8 +47,8 @@ class DecodeBatch:
         shape: of the model's keys and values.
         max_rows: rows decoded together.
         max_tokens: tokens whose keys and values fit in memory.
-        eos: token that ends a completion.
-        piece: text of one token.
+        eos: tokens that end a completion.
+        texts: what tokens are as text.
     """
 
     def __init__(
@@ -56,11 +57,11 @@ class DecodeBatch:
         shape: KVShape,
         max_rows: int,
         max_tokens: int,
-        eos: int | None,
-        piece: Callable[[int], str],
+        eos: frozenset[int],
+        texts: Texts,
     ) -> None:
         self._model, self._device, self.arena = model, shape.device, Arena(shape)
-        self._max_rows, self._max_tokens, self._eos, self._piece = max_rows, max_tokens, eos, piece
+        self._max_rows, self._max_tokens, self._eos, self._texts = max_rows, max_tokens, eos, texts
         self._branches: list[Branch] = []  # branch i has row i of the arena
         self._drawn: list[Drawn] = []  # by the last step, for every branch
         self.count = 0
@@ -168,7 +169,7 @@ class DecodeBatch:
             finished: list[Row] = []
             going: dict[int, list[Row]] = {}
             for row in branch.rows:
-                row.append(tokens[at], logprobs[at], self._eos, self._piece)
+                row.append(tokens[at], logprobs[at], self._eos, self._texts)
                 if row.finish_reason is None:
                     going.setdefault(tokens[at], []).append(row)
                 else:

@@ -16,8 +16,9 @@ import torch
 from psr.engines.base import ANYWHERE, Completion, EngineError, Origin, PromptTooLong, Sampling
 from psr.engines.local.core import Core
 from psr.engines.local.rows import Row
+from psr.engines.local.self_check import check_core
 from psr.engines.usage import Usage
-from psr.policy.folder import load_policy, load_tokenizer
+from psr.policy.folder import load_eos, load_policy, load_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SETTLED_TURNS = 8
@@ -56,6 +57,7 @@ class LocalEngine:
         self.usage: dict[str, Usage] = {}
         self._core: Core | None = None
         self._version: str | None = None
+        self._checked = ""
         self._jobs: dict[Row, _Job] = {}
         self._asked = 0
         self._worker: asyncio.Task[None] | None = None
@@ -92,8 +94,11 @@ class LocalEngine:
             raise EngineError("weights cannot be changed while requests are waiting")
         await self.close()
         model = load_policy(folder, self.dtype, self.device).eval()
-        self._core = Core(model, load_tokenizer(folder), self.max_batch, int(self.cache_gib * 2**30))
-        self._version = version
+        core = Core(model, load_tokenizer(folder), load_eos(folder), self.max_batch, int(self.cache_gib * 2**30))
+        if (config := model.config.to_json_string()) != self._checked:  # once for all versions of a model
+            check_core(core)
+            self._checked = config
+        self._core, self._version = core, version
 
     async def health(self) -> str:
         if self._version is None:
@@ -175,5 +180,5 @@ class LocalEngine:
 
     def _completion(self, row: Row) -> Completion:
         assert self._core is not None and row.finish_reason is not None and self._version is not None
-        text = self._core.tokenizer.decode(row.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Completion(tuple(row.token_ids), str(text), row.finish_reason, row.logprob, self._version)
+        text = self._core.texts.decode(row.token_ids[:-1] if row.finish_reason == "eos" else row.token_ids)
+        return Completion(tuple(row.token_ids), text, row.finish_reason, row.logprob, self._version)

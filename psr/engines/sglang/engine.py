@@ -6,7 +6,6 @@ that shares a server and counts its iterations likewise, cannot slip in.
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections import defaultdict, deque
@@ -34,7 +33,7 @@ from psr.engines.sglang.server import Launch, OwnedServer
 from psr.engines.sglang.transport import Transient
 from psr.engines.sglang.weights import label_of, staged
 from psr.engines.usage import Usage
-from psr.policy.folder import check_folder, load_tokenizer
+from psr.policy.folder import check_folder, context_tokens, load_eos, load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +91,7 @@ class SGLangEngine:
         self.usage: dict[str, Usage] = {}
         self._version: str | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._eos: frozenset[int] = frozenset()
         self._context = self._longest_prompt = 0
         self._recent: dict[str, deque[tuple[int, ...]]] = defaultdict(lambda: deque(maxlen=RECENT))
 
@@ -102,7 +102,7 @@ class SGLangEngine:
     async def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, origin: Origin = ANYWHERE
     ) -> list[list[Completion]]:
-        asks = [ask for prompt in prompts for ask in completion_asks(prompt, sampling, self._room(prompt))]
+        asks = [ask for prompt in prompts for ask in completion_asks(prompt, sampling, self._room(prompt), self._eos)]
         version, replies = self._version, await self._ask(asks, (), origin)
         assert version is not None
         made = [completion(reply, self._decode, version) for reply in replies]
@@ -122,7 +122,7 @@ class SGLangEngine:
         self._version = None
         self._recent.clear()
         folder = check_folder(folder).resolve()
-        self._tokenizer = load_tokenizer(folder)
+        self._tokenizer, self._eos = load_tokenizer(folder), load_eos(folder)
         label = label_of(folder, version)
         if self.stage is not None:
             folder = await asyncio.to_thread(staged, folder, self.stage, label)
@@ -150,7 +150,7 @@ class SGLangEngine:
 
     async def _learn_limits(self, folder: Path) -> None:
         self._longest_prompt, seeded = await self._fleet.limits()
-        self._context = int(json.loads((folder / "config.json").read_text())["max_position_embeddings"])
+        self._context = context_tokens(folder)
         if not seeded:
             log.info("SGLang samples without the seeds it is sent: only --enable-deterministic-inference honours them")
 
