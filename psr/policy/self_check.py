@@ -29,7 +29,7 @@ LONGEST_BRANCH = 40
 """Branches are longer where that brings a sliding window into play."""
 EXACT, ROUNDED = 2e-3, 0.15
 """Differences of log-probabilities that rounding explains: the largest in float32, the median in 16 bits."""
-WRONG = (LookupError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError)
+WRONG = (LookupError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError, StopIteration)
 """What a model raises that is called in a way that it does not know."""
 
 Score = Callable[[PreTrainedModel, Row], Tensor]

@@ -12,6 +12,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from psr.engines.base import EngineError
+from psr.policy.self_check import WRONG
 
 FIRST_SLOTS = 1024
 
@@ -36,8 +37,11 @@ class KVShape:
 def kv_shape(model: PreTrainedModel) -> KVShape:
     """Asks the model itself, with one token. Raises EngineError where its layers keep something else."""
     cache = DynamicCache(config=model.config)
-    model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), past_key_values=cache)
-    kept = [(layer.keys, layer.values) for layer in cache.layers if isinstance(layer, DynamicLayer)]
+    try:
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), past_key_values=cache)
+        kept = [(layer.keys, layer.values) for layer in cache.layers if isinstance(layer, DynamicLayer)]
+    except WRONG:  # a model that has no use for such a cache
+        kept = []
     shapes = {(*keys.shape, *values.shape) if keys is not None and values is not None else () for keys, values in kept}
     if len(kept) < len(cache.layers) or len(shapes) != 1 or () in shapes:
         raise EngineError(
