@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a table: a family a line
 """The families and variants of benchmarks/families.py, as configs of tiny random models.
 
 Not a list that psr reads: which of these are right and which are refused is what its own check decides.

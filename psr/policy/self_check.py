@@ -154,3 +154,22 @@ def sequence_logprobs(policy: PreTrainedModel, samples: list[Sample]) -> Tensor:
         policy.set_attn_implementation(ours)
     logprobs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
     return logprobs.gather(2, ids[:, 1:, None])[:, len(samples[0].prompt_ids) - 1 :, 0].flatten()
+
+
+def gradient_difference(policy: PreTrainedModel, samples: list[Sample]) -> float:
+    """How far the gradient of what is trained is from that of the model's own forward pass, as a share of the largest.
+
+    The loss counts every token differently. The policy's gradients are gone afterwards.
+    """
+    row = tree_row(samples, policy.device)
+    weights = torch.linspace(-1, 1, len(row.targets), device=policy.device)
+    found = []
+    for score in (row_logprobs(policy, row), own_logprobs(policy, samples)):
+        (weights * score).sum().backward()
+        found.append({name: value.grad for name, value in policy.named_parameters() if value.grad is not None})
+        policy.zero_grad()  # sets new ones, and leaves those that were found
+    ours, own = found
+    if ours.keys() != own.keys():
+        return float("inf")
+    largest = max(float(value.abs().max()) for value in own.values())
+    return max(float((ours[name] - value).abs().max()) for name, value in own.items()) / largest
