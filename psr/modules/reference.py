@@ -40,11 +40,8 @@ def reference_logprobs(
     if everywhere(stored is not None):
         assert stored is not None
         return list(stored.split([len(row.targets) for row in rows]))
-    training = policy.training
-    policy.eval()  # no dropout, if the model has any
     with torch.no_grad():
         logprobs = [score(policy, row.to(device)).float().cpu() for row in rows]
-    policy.train(training)
     if store is not None:
         # One tensor for all rows, split again when read; renamed when complete, as a kill may come at any time.
         partial = store.with_name(store.name + ".partial")

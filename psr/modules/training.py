@@ -3,7 +3,9 @@
 Knows Lightning, its strategies and rows. Does not know losses.
 """
 
+import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,16 @@ from transformers import PreTrainedModel
 
 from psr.modules.figures import StepFigures
 from psr.policy.folder import empty_trainable, export_policy, load_trainable
-from psr.policy.lora import LoRA
+from psr.policy.lora import LoRA, adapters_off
+from psr.policy.self_check import check_export, check_policy, check_written, tree_row
 from psr.policy.sharding import ShardedStrategy, by_mesh, gradient_norm
-from psr.policy.tokenizer import check_folder, load_tokenizer
+from psr.policy.tokenizer import PolicyError, check_folder, load_tokenizer
 from psr.trees.packing import Row
 from psr.trees.scoring import row_logprobs
+from psr.trees.step_tree import Sample
+
+# The policy is in it on purpose: it is trained without dropout.
+warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
 
 
 class RowModule(LightningModule):
@@ -56,15 +63,30 @@ class RowModule(LightningModule):
         strategy = self.trainer.strategy
         return strategy if isinstance(strategy, ShardedStrategy) else None
 
+    @property
+    def _computed_in(self) -> torch.dtype:
+        """The type of the weights as the forward pass sees them."""
+        assert self.policy is not None
+        return self.policy.dtype if self.sharded is None else self.sharded.compute_dtype
+
     def configure_model(self) -> None:
         if self.policy is not None:  # Lightning calls this once per stage
             return
-        # Here and not in __init__: only now does the strategy exist, and with it the mesh to shard over.
+        if self.trainer.precision in ("bf16-true", "16-true"):
+            raise PolicyError(
+                f"trainer.precision is {self.trainer.precision!r}: steps as small as a policy's are rounded away in "
+                "weights of 16 bits; use bf16-mixed, which computes as fast"
+            )
         if (strategy := self.sharded) is not None:
             self.policy = empty_trainable(self.model, self.lora, self.checkpoint_activations)
             strategy.shard(self, self.policy, self.model)
         else:
             self.policy = load_trainable(self.model, self.lora, self.checkpoint_activations)
+
+    def on_fit_start(self) -> None:
+        """Refuse a model that would not be trained as what it is. All ranks take part."""
+        assert self.policy is not None
+        check_policy(self.policy, self.model, self, self._computed_in)
 
     def forward(self, row: Row, score: Callable[[PreTrainedModel, Row], Tensor] = row_logprobs) -> Tensor:
         """Log-probabilities of the row's scored tokens, or another `score` of them: (scored,)."""
@@ -72,13 +94,26 @@ class RowModule(LightningModule):
         return score(self.policy, row)
 
     def export(self, folder: str | Path) -> None:
-        """Write the policy as a plain Hugging Face folder. All ranks call this, rank 0 writes."""
+        """Write the policy as a plain Hugging Face folder, and read it back. All ranks call this, the first one writes.
+
+        Raises PolicyError where the folder's model does not compute what was trained.
+        """
         assert self.policy is not None
         tokenizer = load_tokenizer(self.model)
         if (strategy := self.sharded) is not None:
             strategy.export(self.policy, tokenizer, folder)
+            read_back = partial(self._read_back_shards, strategy, Path(folder))
+            check_export(self.policy, Path(folder), self, self._computed_in, read_back)
         elif self.trainer.is_global_zero:
             export_policy(self.policy, tokenizer, folder)
+            check_written(self.policy, Path(folder))
+
+    def _read_back_shards(self, strategy: ShardedStrategy, folder: Path, samples: list[Sample]) -> Tensor:
+        """Log-probabilities of the exported weights, which all ranks share as they do the policy's."""
+        assert self.policy is not None
+        self.trainer.strategy.barrier()  # until the first rank has written the folder
+        with adapters_off(self.policy), strategy.other_weights(self.policy, folder):
+            return self(tree_row(samples, self.policy.device))
 
     def adamw(self) -> torch.optim.AdamW:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from psr.policy.lora import LoRA, add_adapters, merged_state
+from psr.policy.reading import read_config, read_model
 from psr.policy.tokenizer import check_folder
 from psr.trees.attention import use_tree_attention
 
@@ -20,8 +22,7 @@ def load_policy(
     folder: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> PreTrainedModel:
     """The model of a Hugging Face folder, in `dtype`, on `device`."""
-    model = AutoModelForCausalLM.from_pretrained(str(check_folder(folder)), dtype=dtype, local_files_only=True)
-    assert isinstance(model, PreTrainedModel)
+    model = read_model(check_folder(folder), dtype)
     torch.nn.Module.to(model, device)
     return model
 
@@ -55,21 +56,28 @@ def load_trainable(
 def empty_trainable(
     folder: str | Path, lora: LoRA | None = None, checkpoint_activations: bool = False
 ) -> PreTrainedModel:
-    """The same policy on the meta device: float32 weights with shapes but no memory; only config.json is read."""
-    config = AutoConfig.from_pretrained(str(check_folder(folder)), local_files_only=True)
+    """The same policy on the meta device: its float32 weights have shapes and no memory; only config.json is read."""
+    config = read_config(check_folder(folder))
     with torch.device("meta"):
         policy = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         assert isinstance(policy, PreTrainedModel)
-        return _trainable(policy, lora, checkpoint_activations)
+        policy = _trainable(policy, lora, checkpoint_activations)
+    if (Path(folder) / "generation_config.json").is_file():  # exported with the weights: it names what ends a text
+        policy.generation_config = GenerationConfig.from_pretrained(str(folder))
+    return policy
 
 
 def _trainable(policy: PreTrainedModel, lora: LoRA | None, checkpoint_activations: bool) -> PreTrainedModel:
     use_tree_attention(policy)
     if lora is not None:
         add_adapters(policy, lora)
+    # Without dropout, which would make a policy differ from its reference before the first step.
+    policy.eval()
     if checkpoint_activations:
         policy.activation_checkpointing_enable()
-    return policy.train()
+        for layer in policy.modules():
+            layer.training = isinstance(layer, GradientCheckpointingLayer)  # else transformers would not checkpoint it
+    return policy
 
 
 def export_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:

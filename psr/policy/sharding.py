@@ -22,6 +22,7 @@ import torch.distributed.checkpoint as dcp
 from lightning.pytorch.strategies import ModelParallelStrategy
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -30,6 +31,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from psr.files.jsonl import write_json
 from psr.policy.lora import merged_weights, plain_name
+from psr.policy.reading import UNREADABLE, one_line
 from psr.policy.tokenizer import PolicyError, check_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -177,7 +179,10 @@ def read_shards(policy: PreTrainedModel, folder: str | Path) -> None:
     if not list(folder.glob("*.safetensors")):
         raise PolicyError(f"{folder} has no safetensors files, which shards are read from: save it in that format")
     state = {plain_name(name): value for name, value in policy.named_parameters() if ".lora_" not in name}
-    dcp.load(state, storage_reader=dcp.HuggingFaceStorageReader(str(folder)))
+    try:
+        dcp.load(state, storage_reader=dcp.HuggingFaceStorageReader(str(folder)))
+    except (CheckpointException, *UNREADABLE) as error:
+        raise PolicyError(f"{folder}: its weights cannot be read in shards: {one_line(error)}") from error
 
 
 def local(value: Tensor) -> Tensor:
