@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
 from psr.trees.own_mask import OwnMask
 
 BLOCK = 128
