@@ -16,6 +16,8 @@ from transformers import Conv1D, PreTrainedModel
 from psr.errors import PSRError
 
 ADAPTER = "default"
+LINEAR = (torch.nn.Linear, Conv1D)
+"""And nothing derived from them: what more a router or a quantized layer does, no merged weight would hold."""
 
 
 class LoRAError(PSRError, ValueError):
@@ -64,8 +66,7 @@ def add_adapters(policy: PreTrainedModel, lora: LoRA) -> PreTrainedModel:
 def linear_layers(policy: PreTrainedModel) -> list[str]:
     """The names of the linear layers but the head."""
     head = policy.get_output_embeddings()
-    linear = (torch.nn.Linear, Conv1D)
-    return [name for name, one in policy.named_modules() if isinstance(one, linear) and one is not head]
+    return [name for name, one in policy.named_modules() if type(one) in LINEAR and one is not head]
 
 
 def check_mergeable(policy: PreTrainedModel) -> None:
@@ -73,7 +74,7 @@ def check_mergeable(policy: PreTrainedModel) -> None:
     embeddings = policy.get_input_embeddings().weight
     for name, layer in adapted_layers(policy).items():
         base, what = layer.get_base_layer(), ""
-        if type(layer) is not Linear or not isinstance(base, (torch.nn.Linear, Conv1D)):
+        if type(layer) is not Linear or type(base) not in LINEAR:
             what = f"gives an adapter to {name}, a {type(base).__name__}"
         elif base.weight is embeddings:
             what = f"gives an adapter to {name}, whose weight is also that of the embeddings"

@@ -72,7 +72,6 @@ def test_a_stop_text_is_found_with_its_last_token(make: Callable[[], PreTrainedT
 def test_special_tokens_do_not_hide_a_stop_text():
     tokenizer = train_bpe("words")
     texts = Texts(tokenizer)
-    tail: tuple[int, ...] = ()
-    for token in [*tokenizer.encode("3\n"), tokenizer.eos_token_id, *tokenizer.encode("Step 4")]:
-        tail = texts.tail(tail, token, ["\nStep "])
-    assert texts.stopped(tail, ["\nStep "])
+    ids = [*tokenizer.encode("3\n"), *[tokenizer.eos_token_id] * 20, *tokenizer.encode("Step 4")]
+    ends = [end for end in range(1, len(ids) + 1) if texts.stopped(ids[:end], ("\nStep ",))]
+    assert ends and "\nStep " in texts.decode(ids[: ends[0]]) and "\nStep " not in texts.decode(ids[: ends[0] - 1])

@@ -28,7 +28,6 @@ class Row:
     scores: list[float] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     logprob: float = 0.0
-    tail: tuple[int, ...] = ()
     finish_reason: FinishReason | None = None
 
     @property
@@ -44,10 +43,7 @@ class Row:
             self.finish_reason = "eos"
             return
         stops = self.sampling.stop
-        if stops:
-            self.tail = texts.tail(self.tail, token, stops)
-            if texts.stopped(self.tail, stops):
-                self.finish_reason = "stop"
-                return
-        if len(self.token_ids) >= len(self.uniforms):
+        if stops and texts.stopped(self.token_ids, stops):
+            self.finish_reason = "stop"
+        elif len(self.token_ids) >= len(self.uniforms):
             self.finish_reason = "length"

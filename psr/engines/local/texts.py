@@ -19,6 +19,7 @@ class Texts:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._pieces: dict[int, str] = {}
+        self._ends: dict[tuple[int, tuple[str, ...]], bool] = {}
         self._before = tokenizer.encode("1", add_special_tokens=False)[-1:]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -30,16 +31,29 @@ class Texts:
             self._pieces[token] = self.decode([*self._before, token]).removeprefix(self.decode(self._before))
         return self._pieces[token]
 
-    def tail(self, tail: Sequence[int], token: int, stops: Sequence[str]) -> tuple[int, ...]:
-        """The last tokens of a text that a stop may reach back to, once `token` has followed `tail`."""
-        if not self.piece(token):
-            return tuple(tail)
-        longest = max(len(stop.encode()) for stop in stops)  # a token with a text is a byte at least
-        return (*tail[-longest:], token)
-
-    def stopped(self, tail: Sequence[int], stops: Sequence[str]) -> bool:
-        """Whether there is a stop in the text of these tokens."""
+    def stopped(self, ids: Sequence[int], stops: tuple[str, ...]) -> bool:
+        """Whether the last token of a text completes one of the stops."""
+        if not self._may_end(ids[-1], stops):
+            return False
+        tail = self._tail(ids, max(len(stop.encode()) for stop in stops))
         text = "".join(map(self.piece, tail))
         if BROKEN in text:
             text = self.decode([*self._before, *tail])
         return any(stop in text for stop in stops)
+
+    def _may_end(self, token: int, stops: tuple[str, ...]) -> bool:
+        """Whether the end of a stop may be in the token: most tokens need no further look."""
+        if (token, stops) not in self._ends:
+            piece = self.piece(token)
+            self._ends[token, stops] = BROKEN in piece or any(stop[-1] in piece for stop in stops)
+        return self._ends[token, stops]
+
+    def _tail(self, ids: Sequence[int], longest: int) -> list[int]:
+        """The last tokens that a stop of so many bytes may reach back to: one that has a text is a byte at least."""
+        tail: list[int] = []
+        for token in reversed(ids):
+            if self.piece(token):
+                tail.append(token)
+            if len(tail) > longest:
+                break
+        return tail[::-1]
