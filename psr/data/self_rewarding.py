@@ -18,7 +18,7 @@ from psr.data.rows import check_accumulation, data_rank, row_loader
 from psr.data.traces import TraceJournal, merge_parts, part_of
 from psr.engines.base import Engine
 from psr.engines.usage import Usage, add_usage, usage_line, used_between
-from psr.errors import NoPairsError, UsageError
+from psr.errors import NoPairsError, PSRError, UsageError
 from psr.files.jsonl import write_json
 from psr.files.problems import read_problems
 from psr.policy.tokenizer import check_folder, load_tokenizer
@@ -146,6 +146,11 @@ class SelfRewardingDataModule(LightningDataModule):
         """
         version, problems = f"M{number - 1}", self.problems_of(number)
         searched = await self._trajectories(number, version, problems)
+        if lost := [problem.id for problem in problems if problem.id not in searched]:
+            raise UsageError(
+                f"{self.run.traces(number)} has lost {len(lost)} problems that were searched just now, {lost[0]!r} "
+                "among them: something else writes to it, or has removed it. Start the same command again"
+            )
         trajectories = [searched[problem.id] for problem in problems]  # not in the order in which they were finished
         pairs = [pair for trajectory in trajectories for pair in step_pairs(trajectory, self.min_margin)]
         if self.ranks.first:
@@ -201,13 +206,20 @@ class SelfRewardingDataModule(LightningDataModule):
             error = caught
         usages = self.ranks.exchange(used())  # also the barrier after which every rank's file is complete
         if self.ranks.first:
-            merge_parts(path, version)
-            # Tokens add up over ranks; they search at the same time, so the slowest gives the seconds.
-            total: dict[str, Usage] = {}
-            for usage, _ in usages:
-                total = add_usage(total, usage)
-            add_search(self.run.iteration(number), total, max(usages[rank][1] for rank in self.ranks.searchers))
+            try:
+                self._note_search(number, version, usages)
+            except PSRError as caught:  # the same: and where the search has failed, that is what is to be told
+                error = error or caught
         self.ranks.settle(error)
+
+    def _note_search(self, number: int, version: str, usages: list[tuple[dict[str, Usage], float]]) -> None:
+        """Put what the ranks have searched together, and what it cost."""
+        merge_parts(self.run.traces(number), version)
+        # Tokens add up over ranks; they search at the same time, so the slowest gives the seconds.
+        total: dict[str, Usage] = {}
+        for usage, _ in usages:
+            total = add_usage(total, usage)
+        add_search(self.run.iteration(number), total, max(usages[rank][1] for rank in self.ranks.searchers))
 
     async def _search(
         self, problems: list[Problem], journal: TraceJournal, used: Callable[[], tuple[dict[str, Usage], float]]

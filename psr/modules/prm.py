@@ -70,7 +70,7 @@ class PRMModule(SFTModule):
         logits, labels = self.rated(row)
         losses = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
         losses = torch.where(labels == 1, 1.0, self.minus_weight) * losses
-        self.figures.add({"loss": losses, "accuracy": ((logits > 0) == (labels == 1)).float()})
+        self.note(row, {"loss": losses, "accuracy": ((logits > 0) == (labels == 1)).float()})
         self.log("train/tokens", float(len(row.token_ids)), reduce_fx="sum", batch_size=1)
         return row.share * losses.sum()
 

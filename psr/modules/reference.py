@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from psr.files.whole import replacing
 from psr.trees.packing import Row
 from psr.trees.scoring import row_logprobs
 
@@ -43,10 +44,8 @@ def reference_logprobs(
     with torch.no_grad():
         logprobs = [score(policy, row.to(device)).float().cpu() for row in rows]
     if store is not None:
-        # One tensor for all rows, split again when read; renamed when complete, as a kill may come at any time.
-        partial = store.with_name(store.name + ".partial")
-        save_file({"logprobs": torch.cat(logprobs)}, partial, {"key": key})
-        partial.replace(store)
+        with replacing(store) as partial:  # one tensor for all rows, split again when read
+            save_file({"logprobs": torch.cat(logprobs)}, partial, {"key": key})
     return logprobs
 
 

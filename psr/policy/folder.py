@@ -3,27 +3,45 @@
 Knows transformers and adapters. Does not know losses, Lightning, engines or what the policy is asked.
 """
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from psr.files.whole import replacing
 from psr.policy.lora import LoRA, add_adapters, merged_state
 from psr.policy.reading import read_config, read_model
-from psr.policy.tokenizer import check_folder
+from psr.policy.tokenizer import PolicyError, check_folder
 from psr.trees.attention import use_tree_attention
+
+
+def check_finite(name: str, value: Tensor, folder: str | Path) -> None:
+    """Raise PolicyError where the weight `name` of the model in, or on its way to, `folder` holds NaN or infinity."""
+    if not bool(value.isfinite().all()):
+        raise not_finite(name, folder)
+
+
+def not_finite(name: str, folder: str | Path) -> PolicyError:
+    return PolicyError(
+        f"{folder}: the weight {name} holds NaN or infinity, as after a training that diverged or on a damaged disk. "
+        "Such a model is neither written nor read: make it anew, with a lower learning rate perhaps"
+    )
 
 
 def load_policy(
     folder: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> PreTrainedModel:
-    """The model of a Hugging Face folder, in `dtype`, on `device`."""
+    """The model of a Hugging Face folder, in `dtype`, on `device`.
+
+    Raises PolicyError where there is no model, where it cannot be read, or where a weight is not finite.
+    """
     model = read_model(check_folder(folder), dtype)
     torch.nn.Module.to(model, device)
+    for name, value in model.state_dict().items():
+        check_finite(name, value, folder)
     return model
 
 
@@ -83,13 +101,15 @@ def _trainable(policy: PreTrainedModel, lora: LoRA | None, checkpoint_activation
 def export_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
     """Write a folder that transformers, SGLang and vLLM load; it appears under its name only when it is complete.
 
-    Adapters are merged into the exported weights.
+    Whoever finds the folder may load it at once. Adapters are merged into the exported weights.
+
+    Raises:
+        PolicyError: a weight is not finite; nothing is written then.
+        StorageError: the system refuses to store it.
     """
-    # Whoever finds the folder may load it at once: so it is written beside its place and then renamed.
-    folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # what an earlier, killed export left
-    model.save_pretrained(str(partial), state_dict=merged_state(model))
-    tokenizer.save_pretrained(str(partial))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    weights = merged_state(model)
+    for name, value in weights.items():
+        check_finite(name, value, folder)
+    with replacing(folder) as partial:
+        model.save_pretrained(str(partial), state_dict=weights)
+        tokenizer.save_pretrained(str(partial))
