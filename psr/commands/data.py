@@ -6,7 +6,9 @@ from typing import Any
 
 from psr.curation import arithmetic as family
 from psr.errors import UsageError
-from psr.files.jsonl import read_jsonl, write_jsonl
+from psr.files.jsonl import write_jsonl
+from psr.files.kinds import GoldRow, Pair, Worked
+from psr.files.rows import read_rows
 
 
 def arithmetic(
@@ -62,8 +64,8 @@ def rate(solutions: Path, out: Path) -> None:
         solutions: JSONL of arithmetic chains with `id`, `problem`, `solution` (one step a line), right or wrong.
         out: JSONL to write, in the format that PRMDataModule reads.
     """
-    rows = []
-    for row in read_jsonl(solutions, ["id", "problem", "solution"]):
+    rows: list[dict[str, Any]] = []
+    for row in read_rows(solutions, Worked, needs=["id"]):
         steps = row["solution"].split("\n")
         ratings = [1 if family.is_right(row["problem"], steps[:i], step) else -1 for i, step in enumerate(steps)]
         rated = zip(steps, ratings, strict=True)
@@ -99,20 +101,20 @@ def split(
         seed: seed of the split.
     """
     rng = random.Random(seed)
-    worked = read_jsonl(solutions, ["id", "problem", "solution", "answer"])
+    worked = read_rows(solutions, Worked, needs=["id", "answer"])
     if ift + loop > len(worked):
         raise UsageError(f"ift + loop is {ift + loop}, and {solutions} has {len(worked)} problems: ask for fewer")
     rng.shuffle(worked)
     write_jsonl(out / "ift.jsonl", worked[:ift])
     unlabelled = [{"id": row["id"], "problem": row["problem"]} for row in worked[ift : ift + loop]]
     write_jsonl(out / "problems.jsonl", unlabelled)
-    judged = read_jsonl(pairs, ["problem", "previous_steps", "chosen", "rejected"], ["explanations"])
-    by_problem: dict[str, list[dict[str, Any]]] = {}
+    judged = read_rows(pairs, Pair)
+    by_problem: dict[str, list[Pair]] = {}
     for row in judged:
         by_problem.setdefault(row["problem"], []).append(row)
     groups = list(by_problem.values())
     rng.shuffle(groups)
-    heldout: list[dict[str, Any]] = []
+    heldout: list[Pair] = []
     while groups and len(heldout) < eft_heldout:
         heldout += groups.pop()
     training = [row for group in groups for row in group]
@@ -122,5 +124,5 @@ def split(
         )
     write_jsonl(out / "eft_heldout.jsonl", heldout[:eft_heldout])
     write_jsonl(out / "eft.jsonl", rng.sample(training, eft))
-    write_jsonl(out / "test.jsonl", read_jsonl(test, ["id", "problem", "answer"]))
+    write_jsonl(out / "test.jsonl", read_rows(test, GoldRow, needs=["id", "answer"]))
     print(f"{out}: {ift} solutions, {loop} problems without answers, {eft} + {eft_heldout} step pairs")

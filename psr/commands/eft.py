@@ -21,7 +21,9 @@ from psr.curation.prm800k import rated_pairs, read_trajectories
 from psr.engines.base import Engine
 from psr.errors import NoPairsError
 from psr.files.jsonl import DataError, append_row, read_appended
+from psr.files.kinds import Pair
 from psr.files.problems import read_problems
+from psr.files.rows import read_rows
 from psr.files.tables import is_table, read_table, write_table
 from psr.policy.folder import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
@@ -134,11 +136,9 @@ def prm800k(
 
 def read_pairs(ratings: Path) -> list[dict[str, Any]]:
     """The pairs of a file that holds pairs, or rated trajectories."""
-    fields = ["problem", "previous_steps", "chosen", "rejected"]
-    if not is_table(ratings) or not all(name in read_table(ratings, [], fields)[0] for name in fields):
+    if not is_table(ratings) or "chosen" not in read_table(ratings, [], ["chosen"])[0]:
         return [pair for trajectory in read_trajectories(ratings) for pair in rated_pairs(trajectory)]
-    rows = read_table(ratings, fields, ["id"])
-    return [{"id": row.get("id", f"{ratings.stem}/{i}"), **row} for i, row in enumerate(rows)]
+    return [{"id": f"{ratings.stem}/{i}", **row} for i, row in enumerate(read_rows(ratings, Pair))]
 
 
 def search(

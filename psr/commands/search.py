@@ -15,8 +15,10 @@ from psr.engines.meter import Meter
 from psr.errors import UsageError
 from psr.evaluation.grading import grade_many
 from psr.evaluation.statistics import standard_error
-from psr.files.jsonl import DataError, append_row, read_appended, read_jsonl, write_json
+from psr.files.jsonl import DataError, append_row, read_appended, write_json
+from psr.files.kinds import GoldRow
 from psr.files.problems import read_problems
+from psr.files.rows import read_rows
 from psr.policy.folder import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
@@ -142,7 +144,7 @@ async def solve(method: Method, problems: list[Problem], means: Means, path: Pat
 
 def read_answers(path: Path) -> dict[str, str]:
     """The reference answers by problem, of the rows that have one. Called when all solutions are there."""
-    return {str(row["id"]): str(row["answer"]) for row in read_jsonl(path, ["id"], ["answer"]) if "answer" in row}
+    return {row["id"]: row["answer"] for row in read_rows(path, GoldRow, needs=["id"]) if "answer" in row}
 
 
 def summary(method: Method, rows: list[Row], answers: dict[str, str]) -> Row:

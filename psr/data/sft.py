@@ -1,8 +1,8 @@
 """Supervised data: IFT (how to reason) and EFT (how to judge) mixed, as a LightningDataModule.
 
-Knows the JSONL schemas, the prompts and the tokenizer. Does not know the model's weights or the loss.
+Knows the kinds of rows, the prompts and the tokenizer. Does not know the model's weights or the loss.
 
-IFT rows: `problem`, `solution` (one step a line), optionally `answer`. Judged pairs and scored rows: psr/prompts/judged.py.
+The rows are `Worked`, `Pair` and `Scored` of psr/files/kinds.py.
 """
 
 import random
@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from psr.curation.segmenting import with_box
 from psr.data.rows import check_accumulation, data_rank, row_loader
 from psr.errors import UsageError
-from psr.files.tables import read_table
+from psr.files.kinds import Worked
+from psr.files.rows import read_rows
 from psr.policy.folder import load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.judged import judge_prompts, read_pairs, read_scored, score_prompt
@@ -26,7 +27,7 @@ from psr.trees.step_tree import Sample
 def ift_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
     """One sample per worked solution: the reasoning prompt, and the steps in the step format."""
     samples = []
-    for row in read_table(path, ["problem", "solution"], ["answer"])[:limit]:
+    for row in read_rows(path, Worked, limit):
         lines = [line for line in row["solution"].strip().split("\n") if line.strip()]
         text = encoder.prompts.format_steps(with_box(lines, row.get("answer")))
         samples.append(Sample(encoder.reason(row["problem"]), encoder.completion(text)))

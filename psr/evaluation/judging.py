@@ -3,7 +3,7 @@
 Knows EFT rows and engines. Does not know how candidates were made.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,7 +55,7 @@ class JudgeMetric(Metric):
 
 
 async def evaluate_judge(
-    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+    engine: Engine, encoder: Encoder, rows: Sequence[Mapping[str, Any]], settings: JudgeSettings
 ) -> dict[str, float]:
     """The figures of JudgeMetric on EFT rows."""
     return judge_figures(await judged(engine, encoder, rows, settings))
@@ -69,14 +69,14 @@ def judge_figures(given: Sequence[int]) -> dict[str, float]:
 
 
 async def judged(
-    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+    engine: Engine, encoder: Encoder, rows: Sequence[Mapping[str, Any]], settings: JudgeSettings
 ) -> list[int]:
     """The verdicts on every row in both orders, by the form of judging that is set: see `pair_verdicts`."""
     ask = {"pairwise": pair_verdicts, "score": score_verdicts}[settings.form]
     return await ask(engine, encoder, rows, settings)
 
 
-def length_bias(given: Sequence[int], rows: Sequence[dict[str, Any]], encoder: Encoder) -> float | None:
+def length_bias(given: Sequence[int], rows: Sequence[Mapping[str, Any]], encoder: Encoder) -> float | None:
     """How much more often the judge names the longer side (in tokens) than that one is right: 0 is no bias.
 
     `given` as of `pair_verdicts`. Of pairs of different length and parsed verdicts; None where there are none.
@@ -91,7 +91,7 @@ def length_bias(given: Sequence[int], rows: Sequence[dict[str, Any]], encoder: E
     return (sum(named) - sum(right)) / len(named) if named else None
 
 
-def judge_shots(rows: Sequence[dict[str, Any]], prompts: Prompts, count: int) -> tuple[tuple[str, str], ...]:
+def judge_shots(rows: Sequence[Mapping[str, Any]], prompts: Prompts, count: int) -> tuple[tuple[str, str], ...]:
     """(prompt, reply) of the first `count` rows, the right side shown first and second in turn."""
     shots = []
     for number, row in enumerate(rows[:count]):
@@ -101,7 +101,7 @@ def judge_shots(rows: Sequence[dict[str, Any]], prompts: Prompts, count: int) ->
 
 
 async def pair_verdicts(
-    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+    engine: Engine, encoder: Encoder, rows: Sequence[Mapping[str, Any]], settings: JudgeSettings
 ) -> list[int]:
     """The verdicts on every row, its chosen side shown as A, then as B (0: A, 1: B, -1: none): (2 * rows,)."""
     prompts = [prompt for row in rows for prompt, _, _ in judge_prompts(row, encoder)]
@@ -110,7 +110,7 @@ async def pair_verdicts(
 
 
 async def score_verdicts(
-    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+    engine: Engine, encoder: Encoder, rows: Sequence[Mapping[str, Any]], settings: JudgeSettings
 ) -> list[int]:
     """As `pair_verdicts`, of a judge that scores: the side with the higher score, which no order can change."""
     points = await pair_scores(engine, encoder, rows, settings)
@@ -122,7 +122,7 @@ ORDERS = {0: (0, 1), 1: (1, 0), -1: (-1, -1)}
 
 
 async def pair_scores(
-    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+    engine: Engine, encoder: Encoder, rows: Sequence[Mapping[str, Any]], settings: JudgeSettings
 ) -> list[tuple[float | None, float | None]]:
     """The scores of the chosen and the rejected side of every row; None is one that cannot be parsed."""
     prompts = [score_prompt(row, side, encoder) for row in rows for side in ("chosen", "rejected")]
