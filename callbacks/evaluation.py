@@ -10,6 +10,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from callbacks.self_rewarding_loop import loop_data
+from psr.bounds import Count, CountOrNone, bounded
 from psr.data.self_rewarding import SelfRewardingDataModule
 from psr.evaluation.judging import evaluate_judge
 from psr.evaluation.solving import solve_by_search, solve_greedy
@@ -33,13 +34,14 @@ class EvaluateIterations(Callback):
         limit: use only the first so many problems and pairs.
     """
 
+    @bounded("evaluation")
     def __init__(
         self,
         problems: str,
         judge_pairs: str | list[str],
-        max_tokens: int = 1024,
-        search_problems: int = 100,
-        limit: int | None = None,
+        max_tokens: Count = 1024,
+        search_problems: CountOrNone = 100,
+        limit: Count | None = None,
     ) -> None:
         self.problems = read_gold_problems(problems, limit)
         files = [judge_pairs] if isinstance(judge_pairs, str) else judge_pairs

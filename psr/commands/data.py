@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from psr.bounds import Count, CountOrNone, Seed, Share, bounded
 from psr.curation import arithmetic as family
 from psr.errors import UsageError
 from psr.files.jsonl import write_jsonl
@@ -11,19 +12,20 @@ from psr.files.kinds import GoldRow, Pair, Worked
 from psr.files.rows import read_rows
 
 
+@bounded()
 def arithmetic(
     out: Path,
-    ift: int = 2000,
-    eft: int = 600,
-    loop: int = 1200,
-    validation: int = 200,
-    test: int = 500,
-    shortest: int = 3,
-    longest: int = 5,
-    hard_share: float = 0.4,
-    forgotten_share: float = 0.6,
-    phantom_share: float = 0.15,
-    seed: int = 0,
+    ift: CountOrNone = 2000,
+    eft: CountOrNone = 600,
+    loop: CountOrNone = 1200,
+    validation: CountOrNone = 200,
+    test: CountOrNone = 500,
+    shortest: Count = 3,
+    longest: Count = 5,
+    hard_share: Share = 0.4,
+    forgotten_share: Share = 0.6,
+    phantom_share: Share = 0.15,
+    seed: Seed = 0,
 ) -> None:
     """Write disjoint sets of arithmetic chains: ift.jsonl, eft_problems.jsonl, problems.jsonl, validation.jsonl, ...
 
@@ -76,16 +78,17 @@ def rate(solutions: Path, out: Path) -> None:
     print(f"{out}: {len(rows)} solutions, {steps_in_all.count(1)} right steps and {steps_in_all.count(-1)} wrong ones")
 
 
+@bounded()
 def split(
     solutions: Path,
     pairs: Path,
     test: Path,
     out: Path,
-    ift: int,
-    loop: int,
-    eft: int,
-    eft_heldout: int,
-    seed: int = 0,
+    ift: CountOrNone,
+    loop: CountOrNone,
+    eft: CountOrNone,
+    eft_heldout: CountOrNone,
+    seed: Seed = 0,
 ) -> None:
     """Split JSONL files of worked problems and judged step pairs into the files that a recipe's stages read.
 

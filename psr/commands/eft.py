@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from psr.bounds import Count, CountOrNone, Seed, Share, bounded
 from psr.commands.annotating import beside, fingerprint, read_benchmarks
 from psr.commands.eft_output import finish
 from psr.curation import arithmetic as family
@@ -36,6 +37,7 @@ from psr.search.step_search import SearchSettings, step_search
 from psr.search.tree_search import SearchedTree, TreeSettings, layer_pairs, tree_from_json, tree_search
 
 
+@bounded()
 def verifier(
     model: Path,
     problems: Path,
@@ -43,12 +45,12 @@ def verifier(
     engine: Engine,
     search: SearchSettings,
     prompts: Prompts,
-    pairs_per_step: int = 2,
-    limit: int | None = None,
+    pairs_per_step: Count = 2,
+    limit: Count | None = None,
     annotator: Endpoint | None = None,
-    heldout: int = 0,
+    heldout: CountOrNone = 0,
     dry_run: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Make judge data of arithmetic: the policy's own right and wrong steps, told apart by the exact verifier.
 
@@ -101,16 +103,17 @@ def verifier(
         finish(chosen, EFTData(), out, prompts, annotator, heldout, dry_run, seed, f"verifier, steps of {model}")
 
 
+@bounded()
 def prm800k(
     ratings: Path,
     out: Path,
     prompts: Prompts | None = None,
     annotator: Endpoint | None = None,
     benchmarks: list[str] | None = None,
-    heldout: int = 0,
-    limit: int | None = None,
+    heldout: CountOrNone = 0,
+    limit: Count | None = None,
     dry_run: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Make judge data of step ratings by people: at the same prefix one step rated good and one rated bad.
 
@@ -141,6 +144,7 @@ def read_pairs(ratings: Path) -> list[dict[str, Any]]:
     return [{"id": f"{ratings.stem}/{i}", **row} for i, row in enumerate(read_rows(ratings, Pair))]
 
 
+@bounded()
 def search(
     model: Path,
     problems: Path,
@@ -149,14 +153,14 @@ def search(
     prm: PRM,
     search: TreeSettings,
     prompts: Prompts,
-    margin: float = 0.1,
+    margin: Share = 0.1,
     annotator: Endpoint | None = None,
     benchmarks: list[str] | None = None,
-    heldout: int = 0,
-    limit: int | None = None,
+    heldout: CountOrNone = 0,
+    limit: Count | None = None,
     dry_run: bool = False,
-    concurrency: int = 256,
-    seed: int = 0,
+    concurrency: Count = 256,
+    seed: Seed = 0,
 ) -> None:
     """Make judge data as the paper does: tree search, best and worst of a layer by the PRM, an annotator that agrees.
 
@@ -200,7 +204,7 @@ def grow(
     prm: PRM,
     settings: TreeSettings,
     encoder: Encoder,
-    concurrency: int,
+    concurrency: Count,
 ) -> list[SearchedTree]:
     """The trees of all problems, in order; those that the journal has are not searched again."""
     journal = beside(out, "trees.jsonl")

@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from psr.bounds import Seed, bounded
 from psr.errors import UsageError
 from psr.policy.fetch import fetch_model
 from psr.policy.folder import export_policy, load_tokenizer, new_policy
 from psr.policy.tiny_tokenizer import build_tokenizer
 
 
-def init(out: Path, architecture: str, settings: dict[str, Any], seed: int = 0) -> None:
+@bounded()
+def init(out: Path, architecture: str, settings: dict[str, Any], seed: Seed = 0) -> None:
     """Write a small model with random weights and the character tokenizer as a Hugging Face folder.
 
     Args:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from psr.bounds import CountOrNone, bounded
 from psr.errors import UsageError
 from psr.report.images import NoBrowserError, write_images
 from psr.report.markdown import build_markdown
@@ -12,7 +13,8 @@ from psr.report.runs import read_runs
 from psr.report.sections import charts
 
 
-def report(runs: list[Path], out: Path | None = None, problems: int = 20, images: bool = True) -> None:
+@bounded()
+def report(runs: list[Path], out: Path | None = None, problems: CountOrNone = 20, images: bool = True) -> None:
     """Write report.html, one file that needs no network, the tables as report.md, and every figure as PNG and SVG.
 
     Args:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from psr.bounds import Count, CountOrNone, Seed, Temperature, bounded
 from psr.curation.response_judging import response_pairs, scored_responses, scored_steps
 from psr.engines.base import Engine, Origin, Sampling
 from psr.errors import NoPairsError
@@ -18,6 +19,7 @@ from psr.records import Problem
 from psr.search.run import for_each
 
 
+@bounded()
 def responses(
     model: Path,
     problems: Path,
@@ -25,14 +27,14 @@ def responses(
     prompts: Prompts,
     pairs: Path,
     scores: Path | None = None,
-    n: int = 6,
-    temperature: float = 1.0,
-    max_tokens: int = 160,
-    pairs_per_problem: int = 1,
-    scored_per_problem: int = 2,
-    steps_per_problem: int = 1,
-    limit: int | None = None,
-    seed: int = 0,
+    n: Count = 6,
+    temperature: Temperature = 1.0,
+    max_tokens: Count = 160,
+    pairs_per_problem: CountOrNone = 1,
+    scored_per_problem: CountOrNone = 2,
+    steps_per_problem: CountOrNone = 1,
+    limit: Count | None = None,
+    seed: Seed = 0,
 ) -> None:
     """Make judge data of arithmetic: the policy's own whole responses, compared and scored by the exact verifier.
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from psr.answers import extract_boxed
+from psr.bounds import Count, Nucleus, Seed, Temperature, bounded
 from psr.engines.base import Engine, PromptTooLong
 from psr.engines.local import LocalEngine
 from psr.engines.meter import Meter
@@ -32,21 +33,22 @@ Row = dict[str, Any]
 DEFAULT_METHODS: list[Method] = ["step"]
 
 
+@bounded()
 def search(
     model: Path | None = None,
     problems: Path | None = None,
     out: Path = Path("solved"),
     methods: list[Method] | None = None,
-    width: int = 6,
-    beam: int = 2,
-    temperature: float = 0.5,
-    top_p: float = 0.95,
-    max_tokens: int = 1024,
-    max_step_tokens: int = 256,
-    max_steps: int = 20,
-    limit: int | None = None,
-    seed: int = 0,
-    concurrency: int = 512,
+    width: Count = 6,
+    beam: Count = 2,
+    temperature: Temperature = 0.5,
+    top_p: Nucleus = 0.95,
+    max_tokens: Count = 1024,
+    max_step_tokens: Count = 256,
+    max_steps: Count = 20,
+    limit: Count | None = None,
+    seed: Seed = 0,
+    concurrency: Count = 512,
     judge: JudgeSettings | None = None,
     prompts: Prompts | None = None,
     engine: Engine | None = None,

@@ -5,21 +5,23 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from psr.bounds import Count, OpenShare, Port, bounded
 from psr.engines.chat_server import serve_chat
 from psr.engines.local import LocalEngine
 from psr.engines.sglang.server import Launch, serve_command, serve_environment
 from psr.policy.folder import check_folder
 
 
+@bounded()
 def serve(
     model: Path,
     engine: Literal["sglang", "local"] = "sglang",
     device: Literal["auto", "cpu"] = "auto",
-    port: int = 30000,
+    port: Port = 30000,
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto",
-    tp: int = 1,
-    dp: int = 1,
-    memory_fraction: float | None = None,
+    tp: Count = 1,
+    dp: Count = 1,
+    memory_fraction: OpenShare | None = None,
     command: str = "sglang",
     args: list[str] | None = None,
 ) -> None:

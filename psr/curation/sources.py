@@ -13,6 +13,7 @@ from typing import Any, Literal
 from datasets import load_dataset
 
 from psr.answers import extract_boxed
+from psr.bounds import Count, Seed, bounded
 from psr.curation import arithmetic
 from psr.files.jsonl import DataError
 from psr.files.kinds import SourceRow
@@ -23,6 +24,7 @@ FIELDS = ("id", "problem", "solution", "answer")
 CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
+@bounded("source")
 @dataclass(frozen=True)
 class Source:
     """One set of problems.
@@ -45,8 +47,8 @@ class Source:
     columns: dict[str, str] = field(default_factory=dict)
     answer: Literal["column", "boxed", "hashes"] = "column"
     streaming: bool = False
-    limit: int | None = None
-    seed: int = 0
+    limit: Count | None = None
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.columns) - set(FIELDS))
@@ -140,7 +142,7 @@ def _in_schema(source: Source, number: int, where: str, row: dict[str, Any]) -> 
     return {**values, "source": origin}  # type: ignore[dict-item]
 
 
-def limited(source: str | Source, limit: int | None) -> Source:
+def limited(source: str | Source, limit: Count | None) -> Source:
     """The source with at most so many rows."""
     source = find_source(source)
     return source if limit is None else replace(source, limit=limit)

@@ -13,6 +13,7 @@ from typing import Literal
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from psr.bounds import Count, OpenShare, Seed, bounded
 from psr.curation.decontamination import normalized
 from psr.curation.prm800k import RatedTrajectory, read_trajectories
 from psr.data.rows import check_accumulation, data_rank, row_loader
@@ -66,22 +67,21 @@ class PRMDataModule(LightningDataModule):
         template: what the PRM reads before the steps.
     """
 
+    @bounded("data")
     def __init__(
         self,
         model: str,
         trajectories: str,
-        val_share: float = 0.1,
+        val_share: OpenShare = 0.1,
         neutral: Literal["+", "-", "skip"] = "+",
-        batch_size: int = 64,
-        row_tokens: int = 4096,
-        max_tokens: int = 2048,
-        limit: int | None = None,
-        seed: int = 0,
+        batch_size: Count = 64,
+        row_tokens: Count = 4096,
+        max_tokens: Count = 2048,
+        limit: Count | None = None,
+        seed: Seed = 0,
         template: str = TEMPLATE,
     ) -> None:
         super().__init__()
-        if not 0 < val_share < 1:
-            raise UsageError(f"data.val_share is {val_share}: it must lie between 0 and 1")
         self.encoder = PRMEncoder(load_tokenizer(model), template)
         self.trajectories, self.val_share, self.neutral = trajectories, val_share, neutral
         self.batch_size, self.row_tokens, self.max_tokens = batch_size, row_tokens, max_tokens

@@ -14,6 +14,7 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
+from psr.bounds import Count, CountOrNone, Seed, bounded
 from psr.data.rows import check_accumulation, data_rank, row_loader
 from psr.data.traces import TraceJournal, merge_parts, part_of
 from psr.engines.base import Engine
@@ -62,23 +63,24 @@ class SelfRewardingDataModule(LightningDataModule):
         prompts: templates and step format.
     """
 
+    @bounded("data")
     def __init__(
         self,
         model: str,
         problems: str,
         run_dir: str,
         engine: Engine,
-        problems_per_iteration: list[int],
+        problems_per_iteration: list[Count],
         search: SearchSettings | None = None,
         judge: JudgeSettings | None = None,
         verifier: Verifier | None = None,
         prm: PRM | None = None,
-        min_margin: int = 1,
-        batch_size: int = 32,
-        row_tokens: int = 4096,
-        concurrency: int = 512,
+        min_margin: CountOrNone = 1,
+        batch_size: Count = 32,
+        row_tokens: Count = 4096,
+        concurrency: Count = 512,
         searchers: Searchers = "rank",
-        seed: int = 0,
+        seed: Seed = 0,
         prompts: Prompts | None = None,
     ) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from typing import Any
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from psr.bounds import Count, Seed, bounded
 from psr.curation.segmenting import with_box
 from psr.data.rows import check_accumulation, data_rank, row_loader
 from psr.errors import UsageError
@@ -24,7 +25,7 @@ from psr.trees.packing import Plan, Row, Unit, plan_rows
 from psr.trees.step_tree import Sample
 
 
-def ift_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
+def ift_samples(path: str, encoder: Encoder, limit: Count | None = None) -> list[Sample]:
     """One sample per worked solution: the reasoning prompt, and the steps in the step format."""
     samples = []
     for row in read_rows(path, Worked, limit):
@@ -34,7 +35,7 @@ def ift_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[S
     return samples
 
 
-def eft_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
+def eft_samples(path: str, encoder: Encoder, limit: Count | None = None) -> list[Sample]:
     """Two samples per pair, one for each order in which a judge may be shown it; the verdict comes last."""
     samples = []
     for row in read_pairs(path, limit):
@@ -43,7 +44,7 @@ def eft_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[S
     return samples
 
 
-def score_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
+def score_samples(path: str, encoder: Encoder, limit: Count | None = None) -> list[Sample]:
     """One sample per scored step or response; the score comes last."""
     samples = []
     for row in read_scored(path, limit):
@@ -74,6 +75,7 @@ class SFTDataModule(LightningDataModule):
         prompts: templates and step format.
     """
 
+    @bounded("data")
     def __init__(
         self,
         model: str,
@@ -81,12 +83,12 @@ class SFTDataModule(LightningDataModule):
         eft: str | list[str] | None = None,
         scores: str | None = None,
         val_ift: str | None = None,
-        batch_size: int = 32,
-        row_tokens: int = 4096,
-        max_tokens: int = 2048,
-        limit: int | None = None,
-        ift_limit: int | None = None,
-        seed: int = 0,
+        batch_size: Count = 32,
+        row_tokens: Count = 4096,
+        max_tokens: Count = 2048,
+        limit: Count | None = None,
+        ift_limit: Count | None = None,
+        seed: Seed = 0,
         prompts: Prompts | None = None,
     ) -> None:
         super().__init__()

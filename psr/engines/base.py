@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from psr.bounds import Count, CountOrNone, Nucleus, Temperature, bounded
 from psr.engines.usage import Usage
 from psr.errors import PSRError
 
@@ -22,6 +23,7 @@ class PromptTooLong(EngineError):
     """A prompt leaves no room for one new token in the model's context."""
 
 
+@bounded("sampling")
 @dataclass(frozen=True)
 class Sampling:
     """How completions are sampled.
@@ -35,10 +37,10 @@ class Sampling:
         stop: texts that end a completion as soon as they appear; they stay part of it (finish reason "stop").
     """
 
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    n: int = 1
+    max_new_tokens: CountOrNone = 256
+    temperature: Temperature = 0.0
+    top_p: Nucleus = 1.0
+    n: Count = 1
     seed: int = 0
     stop: tuple[str, ...] = ()
 

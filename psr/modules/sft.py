@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from psr.bounds import Share, Weight, bounded
 from psr.modules.schedule import warmup_cosine
 from psr.modules.training import RowModule
 from psr.policy.lora import LoRA
@@ -29,13 +30,14 @@ class SFTModule(RowModule):
         checkpoint_activations: compute each layer again in the backward pass, which takes less memory and more time.
     """
 
+    @bounded("model")
     def __init__(
         self,
         model: str,
         export_to: str | None = None,
-        lr: float = 1e-6,
-        warmup_share: float = 0.03,
-        weight_decay: float = 0.0,
+        lr: Weight = 1e-6,
+        warmup_share: Share = 0.03,
+        weight_decay: Weight = 0.0,
         lora: LoRA | None = None,
         checkpoint_activations: bool = False,
     ) -> None:

@@ -12,9 +12,12 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from psr.bounds import Count, Positive, bounded
+
 ADAPTER = "default"
 
 
+@bounded("lora")
 @dataclass(frozen=True)
 class LoRA:
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) are trained instead of the weights.
@@ -25,8 +28,8 @@ class LoRA:
         targets: names of the modules that get one; "all-linear" means every linear layer but the head.
     """
 
-    rank: int = 16
-    alpha: float = 32.0
+    rank: Count = 16
+    alpha: Positive = 32.0
     targets: list[str] | str = "all-linear"
 
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import yaml
 from rich.console import Console
 
+from psr.bounds import Seed, bounded
 from psr.errors import UsageError
 from psr.files.jsonl import read_json, write_json
 from psr.processes.stopping import MARK, PREEMPTED, listen, stop_asked
@@ -45,10 +46,11 @@ class Stage:
     parallel: bool = False
 
 
+@bounded()
 def run(
     recipe: Path,
     run_dir: Path | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     judge: JudgeKind = "self",
     overlay: str | None = None,
     set: dict[str, Any] | None = None,

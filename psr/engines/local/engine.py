@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from psr.bounds import Count, Positive, bounded
 from psr.engines.base import ANYWHERE, Completion, EngineError, Origin, PromptTooLong, Sampling
 from psr.engines.local.core import Core
 from psr.engines.local.rows import Row
@@ -44,13 +45,12 @@ class LocalEngine:
             the completions under way; fewer of those are decoded together where they would not fit.
     """
 
+    @bounded("engine")
     def __init__(
-        self, dtype: str = "float32", max_batch: int = 512, device: str = "cpu", cache_gib: float = 2.0
+        self, dtype: str = "float32", max_batch: Count = 512, device: str = "cpu", cache_gib: Positive = 2.0
     ) -> None:
         if dtype not in DTYPES:
             raise EngineError(f"engine.dtype is {dtype!r}: choose one of {', '.join(DTYPES)}")
-        if max_batch < 1:
-            raise EngineError(f"engine.max_batch is {max_batch}: it must be at least 1")
         self.dtype, self.max_batch, self.device = DTYPES[dtype], max_batch, torch.device(device)
         self.cache_gib = cache_gib
         self.usage: dict[str, Usage] = {}

@@ -17,6 +17,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from psr.bounds import Count, CountOrNone, Seconds, bounded
 from psr.engines.base import ANYWHERE, Completion, EngineError, Origin, PromptTooLong, Sampling
 from psr.engines.sglang.fleet import Fleet
 from psr.engines.sglang.prefixes import shared_prefixes
@@ -63,22 +64,20 @@ class SGLangEngine:
             load them: the shared file system is read once, not by every GPU. For servers on the node of this process.
     """
 
+    @bounded("engine")
     def __init__(
         self,
         urls: list[str] | None = None,
         launch: Launch | None = None,
         router: str | None = None,
-        concurrency: int = 256,
-        chunk: int = 64,
-        retries: int = 8,
-        timeout: float = 600.0,
-        share_from: int = 64,
+        concurrency: Count = 256,
+        chunk: Count = 64,
+        retries: CountOrNone = 8,
+        timeout: Seconds = 600.0,
+        share_from: Count = 64,
         colocated: bool = False,
         stage: str | None = None,
     ) -> None:
-        for name, value in (("concurrency", concurrency), ("chunk", chunk), ("share_from", share_from)):
-            if value < 1:
-                raise EngineError(f"engine.{name} is {value}: it must be at least 1")
         if launch is not None and colocated:
             launch = replace(launch, args=[*launch.args, "--enable-memory-saver"])
         servers = servers_of(urls, launch)
