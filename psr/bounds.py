@@ -31,7 +31,7 @@ class Bounds:
     above: bool = False
     below: bool = False
 
-    def __contains__(self, value: float) -> bool:
+    def hold(self, value: Any) -> bool:
         enough = value > self.low if self.above else value >= self.low
         return math.isfinite(value) and enough and (value < self.high if self.below else value <= self.high)
 
@@ -114,5 +114,5 @@ def _check(name: str, value: Any, whole: bool, bounds: Bounds) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, (Integral,) if whole else (Real,)):
         raise UsageError(f"{name} is {value!r}: it must be a {'whole ' * whole}number, {bounds!r}")
-    if value not in bounds:
+    if not bounds.hold(value):
         raise UsageError(f"{name} is {value}: it must be {bounds!r}")

@@ -6,11 +6,6 @@ from rich.console import Console
 
 from psr.bounds import CountOrNone, bounded
 from psr.errors import UsageError
-from psr.report.images import NoBrowserError, write_images
-from psr.report.markdown import build_markdown
-from psr.report.page import build_page
-from psr.report.runs import read_runs
-from psr.report.sections import charts
 
 
 @bounded()
@@ -24,6 +19,12 @@ def report(runs: list[Path], out: Path | None = None, problems: CountOrNone = 20
             make a larger file.
         images: also write figures/*.svg and *.png; needs Chrome or Chromium on the machine.
     """
+    from psr.report.images import NoBrowserError, write_images
+    from psr.report.markdown import build_markdown
+    from psr.report.page import build_page
+    from psr.report.runs import read_runs
+    from psr.report.sections import charts
+
     if problems < 0:
         raise UsageError(f"problems is {problems}: name how many problems of an iteration the page holds, 0 for none")
     found = read_runs(runs)

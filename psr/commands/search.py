@@ -20,7 +20,7 @@ from psr.files.jsonl import DataError, append_row, read_appended, write_json
 from psr.files.kinds import GoldRow
 from psr.files.problems import read_problems
 from psr.files.rows import read_rows
-from psr.policy.folder import check_folder, load_tokenizer
+from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 from psr.records import Problem

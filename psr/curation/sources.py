@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
 
-from datasets import load_dataset
-
 from psr.answers import extract_boxed
 from psr.bounds import Count, Seed, bounded
 from psr.curation import arithmetic
@@ -112,6 +110,8 @@ def _generated(source: Source) -> Iterator[dict[str, Any]]:
 
 def hub_rows(source: Source) -> Iterator[dict[str, Any]]:
     """The rows of a hub set as they are. Raises DataError as `read_source`."""
+    from datasets import load_dataset
+
     try:
         rows = load_dataset(source.path, source.name, split=source.split, streaming=source.streaming)
     except (OSError, ValueError) as error:

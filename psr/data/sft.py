@@ -17,7 +17,7 @@ from psr.data.rows import check_accumulation, data_rank, row_loader
 from psr.errors import UsageError
 from psr.files.kinds import Worked
 from psr.files.rows import read_rows
-from psr.policy.folder import load_tokenizer
+from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.judged import judge_prompts, read_pairs, read_scored, score_prompt
 from psr.prompts.templates import Prompts

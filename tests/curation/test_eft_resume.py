@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from psr.files.jsonl import write_jsonl
-from tests.data.annotator.endpoint import FakeEndpoint, serving
+from tests.curation.annotator.endpoint import FakeEndpoint, serving
 from tests.recipes.tiny_run import environment
 
 pytestmark = pytest.mark.slow
@@ -24,7 +24,7 @@ FILES = ("eft.jsonl", "eft.heldout.jsonl", "eft.rejects.jsonl", "eft.md")
 
 def config(folder: Path, llama: Path, url: str) -> list[str]:
     """A command line for `folder`: a random policy proposes, a random PRM values, the server judges."""
-    engine = {"class_path": "psr.engines.local.LocalEngine", "init_args": {"max_batch": 8}}
+    engine = {"class_path": "LocalEngine", "init_args": {"max_batch": 8}}
     settings = {
         "model": str(llama),
         "problems": "problems.jsonl",
