@@ -11,7 +11,7 @@ config or in Python. Knows numbers and annotations; no setting, parser or class 
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, wraps
 from inspect import signature
 from numbers import Integral, Real
@@ -84,35 +84,45 @@ def _checking(function: T, section: str) -> T:
     @wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         given = names.bind_partial(*args, **kwargs).arguments
-        for name, (whole, bounds) in numbers_of(function).items():
+        for name, number in numbers_of(function).items():
             if (value := given.get(name)) is not None:
-                _check(f"{section}.{name}".lstrip("."), value, whole, bounds)
+                number.check(f"{section}.{name}".lstrip("."), value)
         return function(*args, **kwargs)
 
     return checked  # type: ignore[return-value]
 
 
+@dataclass(frozen=True)
+class Number:
+    """What an annotation says of a setting: its bounds, whether it is a whole number, and whether it is a list."""
+
+    bounds: Bounds
+    whole: bool
+    several: bool = False
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise UsageError unless the value, or every element of the list, is such a number."""
+        if self.several and isinstance(value, Sequence) and not isinstance(value, str):
+            for i, one in enumerate(value):
+                replace(self, several=False).check(f"{name}[{i}]", one)
+        elif self.several or isinstance(value, bool) or not isinstance(value, (Integral,) if self.whole else (Real,)):
+            kind = f"{'list of ' * self.several}{'whole ' * self.whole}number{'s' * self.several}"
+            raise UsageError(f"{name} is {value!r}: it must be a {kind}, {self.bounds!r}")
+        elif not self.bounds.hold(value):
+            raise UsageError(f"{name} is {value}: it must be {self.bounds!r}")
+
+
 @cache
-def numbers_of(function: Callable[..., Any]) -> dict[str, tuple[bool, Bounds]]:
-    """The parameters with bounds, numbers or lists of them, and whether they are whole numbers."""
+def numbers_of(function: Callable[..., Any]) -> dict[str, Number]:
+    """The parameters that are numbers with bounds."""
     found = {name: _number(hint) for name, hint in get_type_hints(function, include_extras=True).items()}
     return {name: number for name, number in found.items() if number is not None}
 
 
-def _number(hint: Any) -> tuple[bool, Bounds] | None:
-    """The bounds in an annotation: of a number, `number | None`, `list[number]`."""
+def _number(hint: Any) -> Number | None:
+    """What is said in the annotation of a number, of `number | None` or of `list[number]`."""
     if get_origin(hint) is Annotated:
         kind, *notes = get_args(hint)
-        return next(((kind is int, note) for note in notes if isinstance(note, Bounds)), None)
-    return next((found for part in get_args(hint) if (found := _number(part)) is not None), None)
-
-
-def _check(name: str, value: Any, whole: bool, bounds: Bounds) -> None:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        for i, one in enumerate(value):
-            _check(f"{name}[{i}]", one, whole, bounds)
-        return
-    if isinstance(value, bool) or not isinstance(value, (Integral,) if whole else (Real,)):
-        raise UsageError(f"{name} is {value!r}: it must be a {'whole ' * whole}number, {bounds!r}")
-    if not bounds.hold(value):
-        raise UsageError(f"{name} is {value}: it must be {bounds!r}")
+        return next((Number(note, kind is int) for note in notes if isinstance(note, Bounds)), None)
+    found = next((found for part in get_args(hint) if (found := _number(part)) is not None), None)
+    return replace(found, several=True) if found is not None and get_origin(hint) is list else found

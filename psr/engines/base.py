@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from psr.bounds import Count, CountOrNone, Nucleus, Temperature, bounded
+from psr.bounds import Count, CountOrNone, Nucleus, Seed, Temperature, bounded
 from psr.engines.usage import Usage
 from psr.errors import PSRError
 
@@ -41,7 +41,7 @@ class Sampling:
     temperature: Temperature = 0.0
     top_p: Nucleus = 1.0
     n: Count = 1
-    seed: int = 0
+    seed: Seed = 0
     stop: tuple[str, ...] = ()
 
 

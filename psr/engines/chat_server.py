@@ -110,7 +110,7 @@ def sampling_of(asked: dict[str, Any]) -> Sampling:
         max_new_tokens=int(asked.get("max_completion_tokens") or asked.get("max_tokens") or 256),
         temperature=float(asked.get("temperature", 1.0)),
         top_p=float(asked.get("top_p", 1.0)),
-        seed=int(asked.get("seed") or 0),
+        seed=int(asked.get("seed") or 0) % 2**32,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
     )
 
