@@ -54,7 +54,8 @@ def located_lines(path: str | Path) -> Iterator[tuple[str, str]]:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 where = f"{path}, line {number}"
-                if text := _decoded(where, line, first=number == 1).strip():
+                text = _decoded(where, line, first=number == 1).rstrip("\r\n")
+                if text.strip():
                     yield where, text
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         fault = "the gzip data end too early" if isinstance(error, EOFError) else f"no sound gzip data ({error})"
