@@ -1,4 +1,4 @@
-"""Step ratings by people: PRM800K (Lightman et al. 2023, arXiv 2305.20050), in its own format or in ours.
+"""Human step ratings: PRM800K (Lightman et al. 2023, arXiv 2305.20050), in its own format or in ours.
 
 Our format is a row `id`, `problem`, `steps`: [{"completions": [{"text", "rating", "chosen"}]}]; theirs holds the same
 under `question` and `label`. Ratings are 1 (good), 0 (neutral), -1 (bad). EFT rows are read as well: the chosen step is
@@ -19,7 +19,7 @@ from psr.files.tables import is_table, located_rows
 
 @dataclass(frozen=True)
 class RatedStep:
-    """The candidates of one step, (text, rating or None), and the index of the one that the solution goes on with."""
+    """The candidates of one step, (text, rating or None), and the index of the one that the solution continues with."""
 
     candidates: tuple[tuple[str, int | None], ...]
     chosen: int | None
@@ -27,7 +27,7 @@ class RatedStep:
 
 @dataclass(frozen=True)
 class RatedTrajectory:
-    """A solution whose steps people rated; all steps but the last have a chosen candidate."""
+    """A solution with human step ratings; all steps but the last have a chosen candidate."""
 
     id: str
     problem: str
@@ -74,7 +74,7 @@ def _trajectory(where: str, number: int, row: dict[str, Any]) -> RatedTrajectory
     known = []
     for step in steps:
         known.append(step)
-        if step.chosen is None:  # nothing follows a step that the solution does not go on with
+        if step.chosen is None:  # nothing follows a step that the solution does not continue with
             break
     return RatedTrajectory(str(number) if name is None else name, problem, tuple(known))
 
@@ -91,7 +91,7 @@ def _our_step(completions: Sequence[Completion]) -> RatedStep:
 
 
 def _their_step(where: str, step: PRM800KStep) -> RatedStep:
-    """Where no completion was good enough people wrote the step themselves: it counts as good, and is chosen."""
+    """Where no completion was good enough, annotators wrote the step themselves: it counts as good and is chosen."""
     completions, index = step["completions"] or [], step["chosen_completion"]
     if index is not None and not 0 <= index < len(completions):
         raise DataError(f"{where}: chosen_completion is {index}, and the step has {len(completions)} completions")
@@ -103,7 +103,7 @@ def _their_step(where: str, step: PRM800KStep) -> RatedStep:
 
 
 def _rating(one: Completion) -> int:
-    """A chosen step without a rating was written by people, and is good."""
+    """A chosen step without a rating was written by an annotator, and is good."""
     rating = one.get("rating")
     return 1 if rating is None else rating
 

@@ -1,4 +1,4 @@
-"""Problem sources. `read_problems` is what the iterations use: it keeps id and text, so an answer cannot be reached."""
+"""Problem files. The iterations use `read_problems`, which keeps only id and text: answers are never in reach."""
 
 import math
 from collections import Counter
@@ -12,7 +12,7 @@ from psr.records import GoldProblem, Problem
 
 
 def read_problems(path: str | Path, limit: int | None = None) -> list[Problem]:
-    """The problems of a JSONL file (`id`, `problem`); whatever else a row holds is dropped while reading.
+    """The problems of a JSONL file (`id`, `problem`); all other fields are dropped while reading.
 
     Raises:
         DataError: as `read_rows`, or an id occurs twice.

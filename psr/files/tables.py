@@ -13,7 +13,7 @@ ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 
 
 def is_table(path: str | Path) -> bool:
-    """Whether the name is that of a file that `read_table` reads."""
+    """Whether `read_table` can read a file of this name."""
     return str(path).endswith(ENDINGS)
 
 

@@ -25,7 +25,7 @@ class SolverModule(LightningModule):
     Args:
         model: Hugging Face folder of the policy.
         engine: what generates.
-        max_tokens: solutions are cut off at so many tokens.
+        max_tokens: solutions are cut off at this many tokens.
     """
 
     @bounded("model")
