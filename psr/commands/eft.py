@@ -30,6 +30,7 @@ from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 from psr.records import Problem
+from psr.search.fitting import fitting
 from psr.search.judges import JudgeSettings, VerifierJudge
 from psr.search.prm import PRM
 from psr.search.run import for_each
@@ -75,7 +76,7 @@ def verifier(
         try:
             await engine.load_weights(model, model.name)
             return await for_each(
-                read_problems(problems),
+                fitting(read_problems(problems), encoder, model, problems),
                 lambda problem: step_search(problem, engine, judge, encoder, search),
                 f"{model.name} samples",
             )
@@ -184,7 +185,8 @@ def search(
         seed: choice of pairs, split and order; the search has a seed of its own.
     """
     encoder = Encoder(load_tokenizer(check_folder(model)), prompts)
-    trees = grow(model, read_problems(problems), out, engine, prm, search, encoder, concurrency)
+    asked = fitting(read_problems(problems), encoder, model, problems)
+    trees = grow(model, asked, out, engine, prm, search, encoder, concurrency)
     pairs = [pair for tree in trees for pair in layer_pairs(tree, margin)]
     layers = sum(len(tree.layers) for tree in trees)
     print(f"{layers} layers of {len(trees)} trees: {len(pairs)} with a margin of {margin:g}")

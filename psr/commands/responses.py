@@ -16,6 +16,7 @@ from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 from psr.records import Problem
+from psr.search.fitting import fitting
 from psr.search.run import for_each
 
 
@@ -55,7 +56,7 @@ def responses(
         seed: seed of the sampling and of the choice of rows.
     """
     encoder, rng = Encoder(load_tokenizer(check_folder(model)), prompts), random.Random(seed)
-    asked = read_problems(problems)
+    asked = fitting(read_problems(problems), encoder, model, problems)
     sampling = Sampling(max_tokens, temperature, n=n, seed=seed)
     sampled = asyncio.run(_sample(model, asked, engine, encoder, sampling))
     both = list(zip(asked, sampled, strict=True))

@@ -271,10 +271,11 @@ def test_an_id_that_occurs_twice(fails: Fails, run_dir: Path):
     assert f"the id {first!r} occurs 2 times" in fails(*LOOP)
 
 
-def test_a_prompt_that_does_not_fit_into_the_models_context(fails: Fails, run_dir: Path):
+def test_problems_that_do_not_fit_into_the_models_context(fails: Fails, run_dir: Path):
     rows = [{"id": str(i), "problem": "07" + "+30-10" * 25} for i in range(22)]
     write_jsonl(run_dir / "data" / "problems.jsonl", rows)
     message = fails(*LOOP)
+    assert "22 of 22 problems are too long" in message and "'0', '1'" in message
     assert "prompt of 153 tokens" in message and "context of 128 tokens" in message and "shorten" in message
 
 
