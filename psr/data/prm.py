@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 from psr.bounds import Count, OpenShare, Seed, bounded
 from psr.curation.decontamination import normalized
 from psr.curation.prm800k import RatedTrajectory, read_trajectories
-from psr.data.rows import check_accumulation, data_rank, row_loader
+from psr.data.rows import data_rank, row_loader
+from psr.data.switches import check_trainer
 from psr.errors import UsageError
 from psr.evaluation.steps import StepBaselines, step_baselines
 from psr.policy.tokenizer import load_tokenizer
@@ -90,7 +91,7 @@ class PRMDataModule(LightningDataModule):
         self.heldout: list[list[LabelledStep]] = []
 
     def setup(self, stage: str) -> None:
-        check_accumulation(self.trainer)
+        check_trainer(self.trainer)
         rated = read_trajectories(self.trajectories)[: self.limit]
         problems = sorted({normalized(one.problem) for one in rated})
         random.Random(self.seed).shuffle(problems)

@@ -5,6 +5,7 @@ It owns problems, engine, search settings and traces. It knows no loss, and prob
 
 import asyncio
 import random
+import tempfile
 import time
 import zlib
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
 from psr.bounds import Count, CountOrNone, Seed, bounded
-from psr.data.rows import check_accumulation, data_rank, row_loader
+from psr.data.rows import data_rank, row_loader
+from psr.data.switches import check_trainer, dev_run
 from psr.data.traces import TraceJournal, merge_parts, part_of
 from psr.engines.base import Engine, PromptTooLong
 from psr.engines.usage import Usage, add_usage, usage_line, used_between
@@ -96,9 +98,13 @@ class SelfRewardingDataModule(LightningDataModule):
         self.prm = prm
         self.prompts, self.too_long, self.left_out = prompts or Prompts(), too_long, 0
         self.searchers, self.ranks = searchers, Ranks()
+        self.most_pairs: int | None = None
+        self.scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def setup(self, stage: str) -> None:
-        check_accumulation(self.trainer)
+        check_trainer(self.trainer, iterates=True)
+        if few := dev_run(self.trainer):
+            self._set_up_dev_run(few)
         self.ranks = Ranks.of(self.trainer, self.searchers)
         self.encoder = Encoder(load_tokenizer(self.initial), self.prompts)
         read = read_problems(self.problems_path)
@@ -112,6 +118,12 @@ class SelfRewardingDataModule(LightningDataModule):
             )
         # Before they are divided into iterations: a file sorted by source or difficulty gives each a fair sample.
         random.Random(self.seed).shuffle(self.problems)
+
+    def _set_up_dev_run(self, problems: int) -> None:
+        """`trainer.fast_dev_run`: one iteration of so many problems, one pair, one optimizer step; nothing is kept."""
+        self.problems_per_iteration, self.most_pairs = [problems], 1
+        self.scratch = tempfile.TemporaryDirectory(prefix="psr-fast-dev-run-")
+        self.run = RunFolder(Path(self.scratch.name))
 
     def _say(self, line: str) -> None:
         if self.ranks.first:
@@ -128,6 +140,8 @@ class SelfRewardingDataModule(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         asyncio.run(self.engine.close())
+        if self.scratch is not None:
+            self.scratch.cleanup()
         if self.prm is not None:
             asyncio.run(self.prm.engine.close())
 
@@ -160,6 +174,7 @@ class SelfRewardingDataModule(LightningDataModule):
         searched = await self._trajectories(number, version, problems)
         trajectories = [searched[problem.id] for problem in problems]  # not in the order in which they were finished
         pairs = [pair for trajectory in trajectories for pair in step_pairs(trajectory, self.min_margin)]
+        pairs = pairs[: self.most_pairs]
         if self.ranks.first:
             summary = {**search_summary(trajectories, len(pairs)), "left_out": self.left_out}
             write_json(self.run.iteration(number) / "search.json", summary)

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from psr.bounds import Count, Seed, bounded
 from psr.curation.segmenting import with_box
-from psr.data.rows import check_accumulation, data_rank, row_loader
+from psr.data.rows import data_rank, row_loader
+from psr.data.switches import check_trainer
 from psr.errors import UsageError
 from psr.files.kinds import Worked
 from psr.files.rows import read_rows
@@ -101,7 +102,7 @@ class SFTDataModule(LightningDataModule):
         self.val_samples: list[Sample] = []
 
     def setup(self, stage: str) -> None:
-        check_accumulation(self.trainer)
+        check_trainer(self.trainer)
         encoder = Encoder(load_tokenizer(self.model), self.prompts)
         self.train_samples = self._fitting(ift_samples(self.ift, encoder, self.ift_limit or self.limit))
         for eft in self.eft:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from psr.bounds import Share, Weight, bounded
+from psr.data.switches import dev_run
 from psr.modules.schedule import warmup_cosine
 from psr.modules.training import RowModule
 from psr.policy.lora import LoRA
@@ -67,5 +68,5 @@ class SFTModule(RowModule):
         self.log("val/token_accuracy", self.val_accuracy, batch_size=1)
 
     def on_fit_end(self) -> None:
-        if self.export_to:
+        if self.export_to and not dev_run(self.trainer):
             self.export(self.export_to)

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from psr.data.switches import dev_run
 from psr.modules.figures import StepFigures
 from psr.policy.folder import empty_trainable, export_policy, load_trainable
 from psr.policy.lora import LoRA
@@ -65,6 +67,12 @@ class RowModule(LightningModule):
             strategy.shard(self, self.policy, self.model)
         else:
             self.policy = load_trainable(self.model, self.lora, self.checkpoint_activations)
+
+    def on_train_start(self) -> None:
+        """A dev run keeps nothing; ModelCheckpoint's `save_last` does not know that (Lightning 2.6)."""
+        for callback in self.trainer.checkpoint_callbacks if dev_run(self.trainer) else []:
+            if isinstance(callback, ModelCheckpoint):
+                callback.save_last = False
 
     def forward(self, row: Row, score: Callable[[PreTrainedModel, Row], Tensor] = row_logprobs) -> Tensor:
         """Log-probabilities of the row's scored tokens, or another `score` of them: (scored,)."""
