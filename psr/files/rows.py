@@ -22,6 +22,7 @@ OUGHT = {
     "list_type": "it must be a list",
     "dict_type": "it must be an object",
     "bool_type": "it must be true or false",
+    "extra_forbidden": "there is no such field",
     "int_type": "it must be a whole number",
 }
 
