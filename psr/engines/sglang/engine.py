@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psr.bounds import Count, CountOrNone, Seconds, bounded
-from psr.engines.base import ANYWHERE, Completion, Engine, EngineError, Origin, PromptTooLong, Sampling
+from psr.engines.base import ANYWHERE, Completion, Engine, EngineError, Origin, PromptTooLong, Sampling, secret
 from psr.engines.sglang.fleet import Fleet
 from psr.engines.sglang.prefixes import shared_prefixes
 from psr.engines.sglang.protocol import (
@@ -64,6 +64,7 @@ class SGLangEngine(Engine):
             `--enable-memory-saver`, which `launch` adds.
         stage: folder on the node's own disk that weights are copied to, once for all its processes, before its servers
             load them: the shared file system is read once, not by every GPU. For servers on the node of this process.
+        key_env: environment variable that holds the API key of the `urls` and the router, where they ask for one.
     """
 
     @bounded("engine")
@@ -79,6 +80,7 @@ class SGLangEngine(Engine):
         share_from: Count = 64,
         colocated: bool = False,
         stage: str | None = None,
+        key_env: str | None = None,
     ) -> None:
         if launch is not None and colocated:
             launch = replace(launch, args=[*launch.args, "--enable-memory-saver"])
@@ -86,7 +88,7 @@ class SGLangEngine(Engine):
         if router is not None and launch is not None:
             raise EngineError("engine.router stands before engine.urls, and engine.launch is set: give the urls")
         ranks = 1 if launch is None else launch.dp  # of running servers the ranks are not known: each counts as one
-        self._fleet = Fleet(servers, router, ranks, concurrency, retries, timeout)
+        self._fleet = Fleet(servers, router, ranks, concurrency, retries, timeout, secret("engine.key_env", key_env))
         self.chunk = 1 if router is not None else min(chunk, concurrency)
         self.share_from, self.colocated = share_from, colocated
         self.stage = None if stage is None else Path(stage).expanduser().absolute()

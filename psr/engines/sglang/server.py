@@ -91,12 +91,12 @@ def find_program(command: str) -> str:
     return str(Path(found).absolute())
 
 
-def serve_command(launch: Launch, folder: Path, port: Port, label: str) -> list[str]:
+def serve_command(launch: Launch, folder: Path, port: int, label: str, host: str = "127.0.0.1") -> list[str]:
     """The command line of the server that serves `folder` as weights `label`."""
     memory = () if launch.memory_fraction is None else ("--mem-fraction-static", str(launch.memory_fraction))
     return [
         *(find_program(launch.command), "serve", "--model-path", str(folder), "--weight-version", label),
-        *("--host", "127.0.0.1", "--port", str(port), "--dtype", launch.dtype),
+        *("--host", host, "--port", str(port), "--dtype", launch.dtype),
         *("--tp-size", str(launch.tp), "--dp-size", str(launch.dp), *memory),
         *(CPU_ARGS if launch.device == "cpu" else ()),
         *launch.args,
