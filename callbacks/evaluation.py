@@ -10,6 +10,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from callbacks.self_rewarding_loop import loop_data
+from psr.bounds import Count, CountOrNone, bounded
 from psr.data.self_rewarding import SelfRewardingDataModule
 from psr.evaluation.judging import evaluate_judge
 from psr.evaluation.solving import solve_by_search, solve_greedy
@@ -33,13 +34,14 @@ class EvaluateIterations(Callback):
         limit: use only this many problems and pairs, from the first.
     """
 
+    @bounded("evaluation")
     def __init__(
         self,
         problems: str,
         judge_pairs: str | list[str],
-        max_tokens: int = 1024,
-        search_problems: int = 100,
-        limit: int | None = None,
+        max_tokens: Count = 1024,
+        search_problems: CountOrNone = 100,
+        limit: Count | None = None,
     ) -> None:
         self.problems = read_gold_problems(problems, limit)
         files = [judge_pairs] if isinstance(judge_pairs, str) else judge_pairs
@@ -74,13 +76,14 @@ class EvaluateIterations(Callback):
             logger.log_metrics({**metrics, "iteration": number}, step=trainer.global_step)
 
     async def _measure(self, data: SelfRewardingDataModule, number: int) -> dict[str, Any]:
+        few = 1 if data.most_pairs else None  # of a dev run
         await data.serve(number)  # the loop has done so already, but not for M1
         engine, encoder, name = data.engine, data.encoder, f"M{number}"
-        solved = await solve_greedy(engine, encoder, self.problems, self.max_tokens, f"{name} solves")
-        some = self.problems[: self.search_problems]
+        solved = await solve_greedy(engine, encoder, self.problems[:few], self.max_tokens, f"{name} solves")
+        some = self.problems[: few or self.search_problems]
         judge = await data.build_judge()  # that of the loop, so that search is measured as the loop uses it
         searched, _ = await solve_by_search(engine, encoder, some, judge, data.search, f"{name} searches held-out")
-        judging = await evaluate_judge(engine, encoder, self.judge_rows, data.judge)
+        judging = await evaluate_judge(engine, encoder, self.judge_rows[:few], data.judge)
         correct = graded([one.correct for one in solved])
         # Steps only of finished solutions: one that ran into `max_tokens` has as many as fit.
         finished = [one for one in solved if one.finished]

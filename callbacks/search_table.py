@@ -8,6 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
 from callbacks.self_rewarding_loop import loop_data
+from psr.bounds import Count, bounded
 from psr.data.traces import TraceJournal
 from psr.records import StepNode, Trajectory
 
@@ -21,7 +22,8 @@ class SearchTable(Callback):
         steps: number of search steps that are sampled; the table has one row per distinct candidate.
     """
 
-    def __init__(self, steps: int = 20) -> None:
+    @bounded("search_table")
+    def __init__(self, steps: Count = 20) -> None:
         self.steps = steps
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from psr.bounds import Nucleus, Positive, Weight, bounded
 from psr.policy.sharding import COLUMNS, ROWS
 from psr.trees.scoring import CHUNK
 
@@ -178,6 +179,7 @@ def cached_tokens(arch: Architecture, server: Server, cache: float) -> float:
     return cache * server.gpus / (2 * arch.layers * arch.key_value * server.element)  # 2: keys and values
 
 
+@bounded("plan")
 @dataclass(frozen=True)
 class Guess:
     """Assumptions about what is not known before the search.
@@ -191,12 +193,12 @@ class Guess:
         explanation_tokens: tokens of a judge's explanation with its verdict.
     """
 
-    gpu_memory: float = 80.0
-    usable: float = 0.9
-    steps: float = 9.35
-    step_tokens: float = 62.0
-    problem_tokens: float = 200.0
-    explanation_tokens: float = 200.0
+    gpu_memory: Positive = 80.0
+    usable: Nucleus = 0.9
+    steps: Positive = 9.35
+    step_tokens: Positive = 62.0
+    problem_tokens: Positive = 200.0
+    explanation_tokens: Weight = 200.0
 
 
 def iteration_work(problems: int, width: int, both_orders: bool, explains: bool, guess: Guess) -> dict[str, float]:

@@ -7,7 +7,10 @@ everything about a search.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 Event = Literal["kept", "rolled_back", "tied"]
 """What became of an expanded node: it extends the solution, a later roll-back discarded it, or all scores tied."""
@@ -134,19 +137,32 @@ def to_json(record: Trajectory | StepPair | Problem | GoldProblem) -> dict[str, 
     return asdict(record)
 
 
-def trajectory_from_json(row: dict[str, Any]) -> Trajectory:
-    """The inverse of `to_json` for a Trajectory. Raises KeyError or TypeError on a row of another shape."""
-    return Trajectory(
-        problem=Problem(**row["problem"]),
-        prompt_ids=tuple(row["prompt_ids"]),
-        nodes=tuple(_node(node) for node in row["nodes"]),
-        finished=row["finished"],
-        weights_version=row["weights_version"],
-        seconds=row["seconds"],
-    )
+def trajectory_from_json(line: str | bytes) -> Trajectory:
+    """The inverse of `to_json` and `json.dumps` for a Trajectory.
+
+    Raises:
+        ValueError: no JSON, or of another shape; the message names the field.
+    """
+    try:
+        trajectory = _reader().validate_json(line, strict=True)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise ValueError(f"{'.'.join(map(str, fault['loc'])) or 'the line'}: {fault['msg']}") from None
+    for number, node in enumerate(trajectory.nodes):
+        shown = (i for judgement in node.judgements for i in (judgement.first, judgement.second))
+        count = len(node.candidates)
+        if len(node.scores) != count or any(not 0 <= i < count for i in (*shown, *_ends(node))):
+            raise ValueError(
+                f"nodes.{number}: scores, chosen, rejected or judgements are not of its {count} candidates"
+            )
+    return trajectory
 
 
-def _node(row: dict[str, Any]) -> StepNode:
-    candidates = tuple(Candidate(**{**c, "token_ids": tuple(c["token_ids"])}) for c in row["candidates"])
-    judgements = tuple(Judgement(**judgement) for judgement in row["judgements"])
-    return StepNode(**{**row, "candidates": candidates, "judgements": judgements, "scores": tuple(row["scores"])})
+def _ends(node: StepNode) -> tuple[int, ...]:
+    """Best and worst, which a step without candidates has not."""
+    return (node.chosen, node.rejected) if node.candidates else ()
+
+
+@cache
+def _reader() -> TypeAdapter[Trajectory]:
+    return TypeAdapter(Trajectory)

@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from psr.bounds import Count, CountOrNone, OpenShare, Positive, Seed, bounded
 from psr.commands.analysis_output import JUDGE_COLUMNS, SCORING_COLUMNS, STEP_COLUMNS, finish
 from psr.commands.evaluate import Evaluation, Row, compare_with_first, comparison_table, percent, results_table
 from psr.engines.base import Engine, PromptTooLong
@@ -37,7 +38,8 @@ STEP_FIGURES = (
 )
 
 
-def compare(a: Path, b: Path, level: float = 0.95) -> None:
+@bounded()
+def compare(a: Path, b: Path, level: OpenShare = 0.95) -> None:
     """Compare two files of outcomes on the same problems: the gap in accuracy, with a paired bootstrap interval.
 
     Args:
@@ -49,11 +51,12 @@ def compare(a: Path, b: Path, level: float = 0.95) -> None:
     Console().print(comparison_table([row]))
 
 
+@bounded()
 def judge(
     run: Path,
     models: list[str] | None = None,
-    shots: int = 3,
-    limit: int | None = None,
+    shots: CountOrNone = 3,
+    limit: Count | None = None,
     engine: Engine | None = None,
 ) -> None:
     """Measure how well the models judge held-out pairs, in both orders (the paper's Table 3): analysis/judge.json.
@@ -93,7 +96,10 @@ def judge(
     finish(settings, "judge", {"pairs": len(rows), "judges": judges}, "judges", JUDGE_COLUMNS)
 
 
-def scoring(run: Path, models: list[str] | None = None, limit: int | None = None, engine: Engine | None = None) -> None:
+@bounded()
+def scoring(
+    run: Path, models: list[str] | None = None, limit: Count | None = None, engine: Engine | None = None
+) -> None:
     """Compare pairwise judging with scoring on held-out pairs (the paper's Table 6): analysis/scoring.json.
 
     For a run whose models have learnt to give scores as well (configs/srlm).
@@ -116,11 +122,12 @@ def scoring(run: Path, models: list[str] | None = None, limit: int | None = None
     finish(settings, "scoring", {"pairs": len(rows), "judges": judges}, "judges", SCORING_COLUMNS)
 
 
+@bounded()
 def steps(
     run: Path,
     models: list[str] | None = None,
     benchmarks: list[str] | None = None,
-    limit: int | None = None,
+    limit: Count | None = None,
     engine: Engine | None = None,
 ) -> None:
     """Number and length of the steps of greedy solutions (the paper's Tables 4, 7, 8): analysis/steps.json.
@@ -142,13 +149,14 @@ def steps(
     finish(settings, "steps", {"models": figures}, "models", STEP_COLUMNS)
 
 
+@bounded()
 def scaling(
     run: Path,
     models: list[str] | None = None,
-    widths: list[int] | None = None,
+    widths: list[Count] | None = None,
     methods: list[Method] | None = None,
     benchmarks: list[str] | None = None,
-    limit: int | None = None,
+    limit: Count | None = None,
     engine: Engine | None = None,
 ) -> None:
     """Accuracy against generated tokens when more is tried per problem (Tables 5, 9): analysis/scaling.json.
@@ -173,8 +181,9 @@ def scaling(
     Console().print(results_table(results))
 
 
+@bounded()
 def distribution(
-    run: Path, embedding: str = SHIPPED, texts: int = 300, perplexity: float = 30.0, seed: int = 0
+    run: Path, embedding: str = SHIPPED, texts: Count = 300, perplexity: Positive = 30.0, seed: Seed = 0
 ) -> None:
     """Where IFT, EFT and step-pair data lie in an embedding (the paper's Figure 2): analysis/distribution.json.
 
@@ -196,7 +205,8 @@ def distribution(
     Console().print(table)
 
 
-def everything(run: Path, limit: int | None = None, embedding: str = SHIPPED, engine: Engine | None = None) -> None:
+@bounded()
+def everything(run: Path, limit: Count | None = None, embedding: str = SHIPPED, engine: Engine | None = None) -> None:
     """All of the above for a run, as far as it has the data, one after the other: what `psr report` shows.
 
     Args:
@@ -249,9 +259,9 @@ def evaluated(
     settings: RunSettings,
     models: list[str] | None,
     benchmarks: list[str] | None,
-    limit: int | None,
+    limit: Count | None,
     methods: Sequence[Method],
-    widths: list[int] | None,
+    widths: list[Count] | None,
 ) -> list[Row]:
     """Results of `psr evaluate` with the run's settings; solutions that are there are not written again."""
     search = settings.search

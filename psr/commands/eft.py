@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from psr.bounds import Count, CountOrNone, Seed, Share, bounded
 from psr.commands.annotating import beside, fingerprint, read_benchmarks
 from psr.commands.eft_output import finish
 from psr.curation import arithmetic as family
@@ -21,12 +22,15 @@ from psr.curation.prm800k import rated_pairs, read_trajectories
 from psr.engines.base import Engine
 from psr.errors import NoPairsError
 from psr.files.jsonl import DataError, append_row, read_appended
+from psr.files.kinds import Pair
 from psr.files.problems import read_problems
+from psr.files.rows import read_rows
 from psr.files.tables import is_table, read_table, write_table
 from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 from psr.records import Problem
+from psr.search.fitting import fitting
 from psr.search.judges import JudgeSettings, VerifierJudge
 from psr.search.prm import PRM
 from psr.search.run import for_each
@@ -34,6 +38,7 @@ from psr.search.step_search import SearchSettings, step_search
 from psr.search.tree_search import SearchedTree, TreeSettings, layer_pairs, tree_from_json, tree_search
 
 
+@bounded()
 def verifier(
     model: Path,
     problems: Path,
@@ -41,12 +46,12 @@ def verifier(
     engine: Engine,
     search: SearchSettings,
     prompts: Prompts,
-    pairs_per_step: int = 2,
-    limit: int | None = None,
+    pairs_per_step: Count = 2,
+    limit: Count | None = None,
     annotator: Endpoint | None = None,
-    heldout: int = 0,
+    heldout: CountOrNone = 0,
     dry_run: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Make judge data for arithmetic: the policy's own correct and wrong steps, labelled by the exact verifier.
 
@@ -71,7 +76,7 @@ def verifier(
         try:
             await engine.load_weights(model, model.name)
             return await for_each(
-                read_problems(problems),
+                fitting(read_problems(problems), encoder, model, problems),
                 lambda problem: step_search(problem, engine, judge, encoder, search),
                 f"{model.name} samples",
             )
@@ -99,16 +104,17 @@ def verifier(
         finish(chosen, EFTData(), out, prompts, annotator, heldout, dry_run, seed, f"verifier, steps of {model}")
 
 
+@bounded()
 def prm800k(
     ratings: Path,
     out: Path,
     prompts: Prompts | None = None,
     annotator: Endpoint | None = None,
     benchmarks: list[str] | None = None,
-    heldout: int = 0,
-    limit: int | None = None,
+    heldout: CountOrNone = 0,
+    limit: Count | None = None,
     dry_run: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Make judge data from human step ratings: at the same prefix, one step rated good and one rated bad.
 
@@ -134,13 +140,12 @@ def prm800k(
 
 def read_pairs(ratings: Path) -> list[dict[str, Any]]:
     """The pairs of a file that holds pairs, or rated trajectories."""
-    fields = ["problem", "previous_steps", "chosen", "rejected"]
-    if not is_table(ratings) or not all(name in read_table(ratings, [], fields)[0] for name in fields):
+    if not is_table(ratings) or "chosen" not in read_table(ratings, [], ["chosen"])[0]:
         return [pair for trajectory in read_trajectories(ratings) for pair in rated_pairs(trajectory)]
-    rows = read_table(ratings, fields, ["id"])
-    return [{"id": row.get("id", f"{ratings.stem}/{i}"), **row} for i, row in enumerate(rows)]
+    return [{"id": f"{ratings.stem}/{i}", **row} for i, row in enumerate(read_rows(ratings, Pair))]
 
 
+@bounded()
 def search(
     model: Path,
     problems: Path,
@@ -149,14 +154,14 @@ def search(
     prm: PRM,
     search: TreeSettings,
     prompts: Prompts,
-    margin: float = 0.1,
+    margin: Share = 0.1,
     annotator: Endpoint | None = None,
     benchmarks: list[str] | None = None,
-    heldout: int = 0,
-    limit: int | None = None,
+    heldout: CountOrNone = 0,
+    limit: Count | None = None,
     dry_run: bool = False,
-    concurrency: int = 256,
-    seed: int = 0,
+    concurrency: Count = 256,
+    seed: Seed = 0,
 ) -> None:
     """Make judge data as in the paper: tree search, best and worst of a layer by the PRM, confirmed by an annotator.
 
@@ -180,7 +185,8 @@ def search(
         seed: choice of pairs, split and order; the search has a seed of its own.
     """
     encoder = Encoder(load_tokenizer(check_folder(model)), prompts)
-    trees = grow(model, read_problems(problems), out, engine, prm, search, encoder, concurrency)
+    asked = fitting(read_problems(problems), encoder, model, problems)
+    trees = grow(model, asked, out, engine, prm, search, encoder, concurrency)
     pairs = [pair for tree in trees for pair in layer_pairs(tree, margin)]
     layers = sum(len(tree.layers) for tree in trees)
     print(f"{layers} layers of {len(trees)} trees: {len(pairs)} with a margin of {margin:g}")
@@ -200,7 +206,7 @@ def grow(
     prm: PRM,
     settings: TreeSettings,
     encoder: Encoder,
-    concurrency: int,
+    concurrency: Count,
 ) -> list[SearchedTree]:
     """The trees of all problems, in order; those in the journal are not searched again."""
     journal = beside(out, "trees.jsonl")

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from psr.bounds import Count, bounded
 from psr.commands.search import solve
 from psr.engines.base import Engine
 from psr.engines.local import LocalEngine
@@ -30,17 +31,18 @@ KEY = ("model", "benchmark", "method", "width")
 SAMPLED: tuple[Method, ...] = ("majority", "best_of_n", "step", "beam")
 
 
+@bounded()
 def evaluate(
     models: list[Path] | None = None,
     benchmarks: list[str] | None = None,
     out: Path = Path("analysis"),
     methods: list[Method] | None = None,
-    widths: list[int] | None = None,
+    widths: list[Count] | None = None,
     strategy: StrategySettings | None = None,
     judge: JudgeSettings | None = None,
     prompts: Prompts | None = None,
     engine: Engine | None = None,
-    limit: int | None = None,
+    limit: Count | None = None,
 ) -> None:
     """Evaluate policies on benchmarks: accuracy, its standard error, and intervals of the gaps between the policies.
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from psr.bounds import Count, CountOrNone, Share, bounded
 from psr.commands.annotating import ask_all, beside, read_benchmarks
 from psr.curation.annotator.dry_run import estimate
 from psr.curation.annotator.settings import Endpoint
@@ -17,8 +18,9 @@ from psr.files.tables import write_table
 from psr.prompts.templates import Prompts
 
 
+@bounded()
 def problems(
-    source: str | Source, out: Path, benchmarks: list[str] | None = None, limit: int | None = None, gold: bool = False
+    source: str | Source, out: Path, benchmarks: list[str] | None = None, limit: Count | None = None, gold: bool = False
 ) -> None:
     """Write the problems of a source that no benchmark has, as `id`, `problem`.
 
@@ -39,16 +41,17 @@ def problems(
     )
 
 
+@bounded()
 def ift(
     source: str | Source,
     out: Path,
     segmenter: Segmenter = "sentences",
     annotator: Endpoint | None = None,
     prompts: Prompts | None = None,
-    similarity: float = 1.0,
-    min_steps: int = 1,
+    similarity: Share = 1.0,
+    min_steps: CountOrNone = 1,
     benchmarks: list[str] | None = None,
-    limit: int | None = None,
+    limit: Count | None = None,
     dry_run: bool = False,
 ) -> None:
     """Make IFT data: worked solutions cut into steps; rejected rows go to <out>.rejects.jsonl with the reason.

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from psr.bounds import Seed, bounded
 from psr.errors import UsageError
 from psr.policy.fetch import fetch_model
 from psr.policy.tokenizer import load_tokenizer
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def init(out: Path, architecture: str, settings: dict[str, Any], seed: int = 0) -> None:
+@bounded()
+def init(out: Path, architecture: str, settings: dict[str, Any], seed: Seed = 0) -> None:
     """Write a small model with random weights and the character tokenizer as a Hugging Face folder.
 
     Args:

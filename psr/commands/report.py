@@ -4,11 +4,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from psr.bounds import CountOrNone, bounded
 from psr.errors import UsageError
 from psr.files.whole import write_text
 
 
-def report(runs: list[Path], out: Path | None = None, problems: int = 20, images: bool = True) -> None:
+@bounded()
+def report(runs: list[Path], out: Path | None = None, problems: CountOrNone = 20, images: bool = True) -> None:
     """Write report.html, one file that needs no network, the tables as report.md, and every figure as PNG and SVG.
 
     Args:

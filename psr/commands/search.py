@@ -9,15 +9,18 @@ from rich.console import Console
 from rich.table import Table
 
 from psr.answers import extract_boxed
+from psr.bounds import Count, Nucleus, Seed, Temperature, bounded
 from psr.engines.base import Engine, PromptTooLong
 from psr.engines.local import LocalEngine
 from psr.engines.meter import Meter
 from psr.errors import UsageError
 from psr.evaluation.grading import grade_many
 from psr.evaluation.statistics import standard_error
-from psr.files.jsonl import DataError, append_row, read_appended, read_jsonl, write_json
+from psr.files.jsonl import DataError, append_row, read_appended, write_json
+from psr.files.kinds import GoldRow
 from psr.files.lock import hold
 from psr.files.problems import read_problems
+from psr.files.rows import read_rows
 from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
@@ -31,21 +34,22 @@ Row = dict[str, Any]
 DEFAULT_METHODS: list[Method] = ["step"]
 
 
+@bounded()
 def search(
     model: Path | None = None,
     problems: Path | None = None,
     out: Path = Path("solved"),
     methods: list[Method] | None = None,
-    width: int = 6,
-    beam: int = 2,
-    temperature: float = 0.5,
-    top_p: float = 0.95,
-    max_tokens: int = 1024,
-    max_step_tokens: int = 256,
-    max_steps: int = 20,
-    limit: int | None = None,
-    seed: int = 0,
-    concurrency: int = 512,
+    width: Count = 6,
+    beam: Count = 2,
+    temperature: Temperature = 0.5,
+    top_p: Nucleus = 0.95,
+    max_tokens: Count = 1024,
+    max_step_tokens: Count = 256,
+    max_steps: Count = 20,
+    limit: Count | None = None,
+    seed: Seed = 0,
+    concurrency: Count = 512,
     judge: JudgeSettings | None = None,
     prompts: Prompts | None = None,
     engine: Engine | None = None,
@@ -151,7 +155,7 @@ async def solve_missing(
 
 def read_answers(path: Path) -> dict[str, str]:
     """The reference answers by problem, of the rows that have one. Called when all solutions are there."""
-    return {str(row["id"]): str(row["answer"]) for row in read_jsonl(path, ["id"], ["answer"]) if "answer" in row}
+    return {row["id"]: row["answer"] for row in read_rows(path, GoldRow, needs=["id"]) if "answer" in row}
 
 
 def summary(method: Method, rows: list[Row], answers: dict[str, str]) -> Row:

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from psr.bounds import Count, Seed, bounded
 from psr.errors import UsageError
 
 
-def sweep(file: Path, base: Path, trials: int | None = None, workers: int = 1, seed: int = 0) -> None:
+@bounded()
+def sweep(file: Path, base: Path, trials: Count | None = None, workers: Count = 1, seed: Seed = 0) -> None:
     """Run the missing trials of a sweep, then print its table.
 
     Args:
@@ -20,8 +22,6 @@ def sweep(file: Path, base: Path, trials: int | None = None, workers: int = 1, s
         from psr.sweeps.runner import run_sweep
     except ImportError as error:
         raise UsageError(f"{error}: sweeps need `pip install 'psr[sweep]'`") from None
-    if workers < 1:
-        raise UsageError(f"workers is {workers}: it must be at least 1")
     spec = read_sweep(file)
     if (wanted := spec.trials(trials)) is None:
         raise UsageError(f"{file} has no run_cap: say with --trials how many trials there shall be")

@@ -4,6 +4,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from psr.bounds import Count, bounded
 from psr.evaluation.benchmarks import read_benchmark
 from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.encoder import Encoder
@@ -22,12 +23,13 @@ class BenchmarkDataModule(LightningDataModule):
         prompts: templates and step format.
     """
 
+    @bounded("data")
     def __init__(
         self,
         model: str,
         problems: str,
-        batch_size: int = 256,
-        limit: int | None = None,
+        batch_size: Count = 256,
+        limit: Count | None = None,
         prompts: Prompts | None = None,
     ) -> None:
         super().__init__()

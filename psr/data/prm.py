@@ -13,9 +13,11 @@ from typing import Literal
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from psr.bounds import Count, OpenShare, Seed, bounded
 from psr.curation.decontamination import normalized
 from psr.curation.prm800k import RatedTrajectory, read_trajectories
-from psr.data.rows import check_accumulation, data_rank, row_loader
+from psr.data.rows import data_rank, row_loader
+from psr.data.switches import check_trainer
 from psr.errors import UsageError
 from psr.evaluation.steps import StepBaselines, step_baselines
 from psr.policy.tokenizer import context_tokens, load_tokenizer
@@ -66,22 +68,21 @@ class PRMDataModule(LightningDataModule):
         template: the text before the steps.
     """
 
+    @bounded("data")
     def __init__(
         self,
         model: str,
         trajectories: str,
-        val_share: float = 0.1,
+        val_share: OpenShare = 0.1,
         neutral: Literal["+", "-", "skip"] = "+",
-        batch_size: int = 64,
-        row_tokens: int = 4096,
-        max_tokens: int = 2048,
-        limit: int | None = None,
-        seed: int = 0,
+        batch_size: Count = 64,
+        row_tokens: Count = 4096,
+        max_tokens: Count = 2048,
+        limit: Count | None = None,
+        seed: Seed = 0,
         template: str = TEMPLATE,
     ) -> None:
         super().__init__()
-        if not 0 < val_share < 1:
-            raise UsageError(f"data.val_share is {val_share}: it must lie between 0 and 1")
         self.encoder = PRMEncoder(load_tokenizer(model), template)
         self.longest = min(max_tokens + 1, context_tokens(model))  # with the label, which is one more token
         self.trajectories, self.val_share, self.neutral = trajectories, val_share, neutral
@@ -91,7 +92,7 @@ class PRMDataModule(LightningDataModule):
         self.heldout: list[list[LabelledStep]] = []
 
     def setup(self, stage: str) -> None:
-        check_accumulation(self.trainer)
+        check_trainer(self.trainer)
         rated = read_trajectories(self.trajectories)[: self.limit]
         problems = sorted({normalized(one.problem) for one in rated})
         random.Random(self.seed).shuffle(problems)

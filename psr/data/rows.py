@@ -29,16 +29,6 @@ class PlannedRows(Dataset[Row]):
         return build_row(self.plan.rows[number], number)
 
 
-def check_accumulation(trainer: Trainer | None) -> None:
-    """Refuse a Trainer with its own accumulation setting: the plan decides how many rows make an optimizer step."""
-    rows = trainer.accumulate_grad_batches if trainer is not None else 1
-    if rows != 1:
-        raise UsageError(
-            f"trainer.accumulate_grad_batches is {rows}: leave it out. data.batch_size counts what one optimizer step "
-            "sees, and gradients are accumulated over as many rows as data.row_tokens makes of it"
-        )
-
-
 def data_rank(trainer: Trainer | None) -> tuple[int, int]:
     """(data-parallel rank, number of them); tensor-parallel ranks, which share every layer, get the same rows."""
     kwargs = trainer.distributed_sampler_kwargs if trainer is not None else None

@@ -5,6 +5,7 @@ It owns problems, engine, search settings and traces. It knows no loss, and prob
 
 import asyncio
 import random
+import tempfile
 import time
 import zlib
 from collections.abc import Callable
@@ -14,9 +15,11 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
-from psr.data.rows import check_accumulation, data_rank, row_loader
+from psr.bounds import Count, CountOrNone, Seed, bounded
+from psr.data.rows import data_rank, row_loader
+from psr.data.switches import check_trainer, dev_run
 from psr.data.traces import TraceJournal, merge_parts, part_of
-from psr.engines.base import Engine
+from psr.engines.base import Engine, PromptTooLong
 from psr.engines.usage import Usage, add_usage, usage_line, used_between
 from psr.errors import NoPairsError, PSRError, UsageError
 from psr.files.jsonl import write_json
@@ -28,6 +31,7 @@ from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 from psr.records import Problem, StepPair, Trajectory, Verifier, step_pairs
 from psr.run.folder import RunFolder, add_search
+from psr.search.fitting import TooLong, fitting
 from psr.search.judges import Judge, JudgeSettings, build_judge
 from psr.search.prm import PRM, PRMJudge
 from psr.search.run import for_each
@@ -60,26 +64,30 @@ class SelfRewardingDataModule(LightningDataModule):
             or only the "first" of all. Each takes an equal share of the problems.
         seed: of the order of the problems and of the pairs.
         prompts: templates and step format.
+        too_long: problems whose prompt fills the model's context: "skip" names them and leaves them out, "error" ends
+            the fit before anything is searched.
     """
 
+    @bounded("data")
     def __init__(
         self,
         model: str,
         problems: str,
         run_dir: str,
         engine: Engine,
-        problems_per_iteration: list[int],
+        problems_per_iteration: list[Count],
         search: SearchSettings | None = None,
         judge: JudgeSettings | None = None,
         verifier: Verifier | None = None,
         prm: PRM | None = None,
-        min_margin: int = 1,
-        batch_size: int = 32,
-        row_tokens: int = 4096,
-        concurrency: int = 512,
+        min_margin: CountOrNone = 1,
+        batch_size: Count = 32,
+        row_tokens: Count = 4096,
+        concurrency: Count = 512,
         searchers: Searchers = "rank",
-        seed: int = 0,
+        seed: Seed = 0,
         prompts: Prompts | None = None,
+        too_long: TooLong = "skip",
     ) -> None:
         super().__init__()
         self.initial, self.problems_path, self.run = check_folder(model), problems, RunFolder(Path(run_dir))
@@ -88,22 +96,38 @@ class SelfRewardingDataModule(LightningDataModule):
         self.min_margin, self.concurrency, self.seed = min_margin, concurrency, seed
         self.batch_size, self.row_tokens = batch_size, row_tokens
         self.prm = prm
-        self.prompts = prompts or Prompts()
+        self.prompts, self.too_long, self.left_out = prompts or Prompts(), too_long, 0
         self.searchers, self.ranks = searchers, Ranks()
+        self.most_pairs: int | None = None
+        self.scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def setup(self, stage: str) -> None:
-        check_accumulation(self.trainer)
+        check_trainer(self.trainer, iterates=True)
+        if few := dev_run(self.trainer):
+            self._set_up_dev_run(few)
         self.ranks = Ranks.of(self.trainer, self.searchers)
         self.encoder = Encoder(load_tokenizer(self.initial), self.prompts)
-        self.problems = read_problems(self.problems_path)
+        read = read_problems(self.problems_path)
+        self.problems = fitting(read, self.encoder, self.initial, self.problems_path, self.too_long, self._say)
+        self.left_out = len(read) - len(self.problems)
         needed = sum(self.problems_per_iteration)
         if needed > len(self.problems):
             raise UsageError(
                 f"data.problems_per_iteration asks for {needed} new problems in all, and {self.problems_path} has "
-                f"{len(self.problems)}: give more problems or ask for fewer"
+                f"{len(self.problems)}{' that are not too long' * bool(self.left_out)}: give more or ask for fewer"
             )
         # Before they are divided into iterations: a file sorted by source or difficulty gives each a fair sample.
         random.Random(self.seed).shuffle(self.problems)
+
+    def _set_up_dev_run(self, problems: int) -> None:
+        """`trainer.fast_dev_run`: one iteration of so many problems, one pair, one optimizer step; nothing is kept."""
+        self.problems_per_iteration, self.most_pairs = [problems], 1
+        self.scratch = tempfile.TemporaryDirectory(prefix="psr-fast-dev-run-")
+        self.run = RunFolder(Path(self.scratch.name))
+
+    def _say(self, line: str) -> None:
+        if self.ranks.first:
+            print(line)
 
     def problems_of(self, number: int) -> list[Problem]:
         """The problems whose search trains M`number` (2, 3, ...)."""
@@ -116,6 +140,8 @@ class SelfRewardingDataModule(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         asyncio.run(self.engine.close())
+        if self.scratch is not None:
+            self.scratch.cleanup()
         if self.prm is not None:
             asyncio.run(self.prm.engine.close())
 
@@ -153,8 +179,10 @@ class SelfRewardingDataModule(LightningDataModule):
             )
         trajectories = [searched[problem.id] for problem in problems]  # not in the order in which they were finished
         pairs = [pair for trajectory in trajectories for pair in step_pairs(trajectory, self.min_margin)]
+        pairs = pairs[: self.most_pairs]
         if self.ranks.first:
-            write_json(self.run.iteration(number) / "search.json", search_summary(trajectories, len(pairs)))
+            summary = {**search_summary(trajectories, len(pairs)), "left_out": self.left_out}
+            write_json(self.run.iteration(number) / "search.json", summary)
         # Ranks that plan different rows would hang in the first collective operation that they do not share.
         if len(set(self.ranks.exchange(zlib.crc32(repr(pairs).encode())))) > 1:
             raise UsageError(f"the ranks read different {self.run.traces(number)}: all must share data.run_dir")
@@ -234,9 +262,19 @@ class SelfRewardingDataModule(LightningDataModule):
             if told or stop_asked():
                 raise SIGTERMException
 
+        async def search(problem: Problem) -> Trajectory:
+            try:
+                return await step_search(problem, self.engine, judge, self.encoder, self.search)
+            except (
+                PromptTooLong
+            ) as error:  # for the context that a server is set to, which may be less than the model's
+                if self.too_long == "error":
+                    raise PromptTooLong(f"{self.problems_path}: problem {problem.id!r}: {error}") from None
+                return Trajectory(problem, self.encoder.reason(problem.problem), (), False, journal.weights_version)
+
         await for_each(
             problems,
-            lambda problem: step_search(problem, self.engine, judge, self.encoder, self.search),
+            search,
             f"{journal.weights_version} searches",
             self.concurrency,
             keep,

@@ -1,9 +1,8 @@
 """Supervised data: IFT (how to reason) and EFT (how to judge) mixed, as a LightningDataModule.
 
-Knows the JSONL schemas, the prompts and the tokenizer. Does not know the model's weights or the loss.
+Knows the kinds of rows, the prompts and the tokenizer. Does not know the model's weights or the loss.
 
-IFT rows: `problem`, `solution` (one step a line), optionally `answer`. Judged pairs and scored
-rows: psr/prompts/judged.py.
+The rows are `Worked`, `Pair` and `Scored` of psr/files/kinds.py.
 """
 
 import random
@@ -12,10 +11,13 @@ from typing import Any
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from psr.bounds import Count, Seed, bounded
 from psr.curation.segmenting import with_box
-from psr.data.rows import check_accumulation, data_rank, row_loader
+from psr.data.rows import data_rank, row_loader
+from psr.data.switches import check_trainer
 from psr.errors import UsageError
-from psr.files.tables import read_table
+from psr.files.kinds import Worked
+from psr.files.rows import read_rows
 from psr.policy.tokenizer import context_tokens, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.judged import judge_prompts, read_pairs, read_scored, score_prompt
@@ -24,17 +26,17 @@ from psr.trees.packing import Plan, Row, Unit, plan_rows
 from psr.trees.step_tree import Sample
 
 
-def ift_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
+def ift_samples(path: str, encoder: Encoder, limit: Count | None = None) -> list[Sample]:
     """One sample per worked solution: the reasoning prompt, and the steps in the step format."""
     samples = []
-    for row in read_table(path, ["problem", "solution"], ["answer"])[:limit]:
+    for row in read_rows(path, Worked, limit):
         lines = [line for line in row["solution"].strip().split("\n") if line.strip()]
         text = encoder.prompts.format_steps(with_box(lines, row.get("answer")))
         samples.append(Sample(encoder.reason(row["problem"]), encoder.completion(text)))
     return samples
 
 
-def eft_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
+def eft_samples(path: str, encoder: Encoder, limit: Count | None = None) -> list[Sample]:
     """Two samples per pair, one for each order in which a judge may see it; the verdict comes last."""
     samples = []
     for row in read_pairs(path, limit):
@@ -43,7 +45,7 @@ def eft_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[S
     return samples
 
 
-def score_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
+def score_samples(path: str, encoder: Encoder, limit: Count | None = None) -> list[Sample]:
     """One sample per scored step or response; the score comes last."""
     samples = []
     for row in read_scored(path, limit):
@@ -74,6 +76,7 @@ class SFTDataModule(LightningDataModule):
         prompts: templates and step format.
     """
 
+    @bounded("data")
     def __init__(
         self,
         model: str,
@@ -81,12 +84,12 @@ class SFTDataModule(LightningDataModule):
         eft: str | list[str] | None = None,
         scores: str | None = None,
         val_ift: str | None = None,
-        batch_size: int = 32,
-        row_tokens: int = 4096,
-        max_tokens: int = 2048,
-        limit: int | None = None,
-        ift_limit: int | None = None,
-        seed: int = 0,
+        batch_size: Count = 32,
+        row_tokens: Count = 4096,
+        max_tokens: Count = 2048,
+        limit: Count | None = None,
+        ift_limit: Count | None = None,
+        seed: Seed = 0,
         prompts: Prompts | None = None,
     ) -> None:
         super().__init__()
@@ -99,7 +102,7 @@ class SFTDataModule(LightningDataModule):
         self.val_samples: list[Sample] = []
 
     def setup(self, stage: str) -> None:
-        check_accumulation(self.trainer)
+        check_trainer(self.trainer)
         encoder = Encoder(load_tokenizer(self.model), self.prompts)
         self.train_samples = self._fitting(ift_samples(self.ift, encoder, self.ift_limit or self.limit))
         for eft in self.eft:

@@ -3,12 +3,12 @@
 Knows records and files. Does not know how a problem is searched.
 """
 
-import json
 import os
 from pathlib import Path
 
 from psr.files.jsonl import DataError, append_row
-from psr.records import Trajectory, to_json, trajectory_from_json
+from psr.files.trajectories import trajectory_of
+from psr.records import Trajectory, to_json
 
 
 class TraceJournal:
@@ -34,16 +34,15 @@ class TraceJournal:
             if not line.endswith(b"\n"):  # only the last one can be: its problem is searched again
                 os.truncate(self.path, whole)
                 return
-            try:
-                trajectory = trajectory_from_json(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise DataError(f"{self.path}, line {number}: not a trajectory ({error}); delete the line") from None
+            trajectory = trajectory_of(f"{self.path}, line {number}", line)
             # Pairs of another policy would still train, only not on what M(n) itself prefers.
             if trajectory.weights_version != self.weights_version:
                 raise DataError(
                     f"{self.path}, line {number}: searched by weights {trajectory.weights_version!r}, "
                     f"not {self.weights_version!r}; use a new run directory"
                 )
+            if (name := trajectory.problem.id) in self.trajectories:
+                raise DataError(f"{self.path}, line {number}: the problem {name!r} once more; delete one of the lines")
             self.trajectories[trajectory.problem.id] = trajectory
             whole += len(line)
 

@@ -4,11 +4,13 @@ An engine knows nothing of steps, judges or problems. Every completion carries t
 it.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from psr.bounds import Count, CountOrNone, Nucleus, Seed, Temperature, bounded
 from psr.engines.usage import Usage
 from psr.errors import PSRError
 
@@ -19,10 +21,23 @@ class EngineError(PSRError, RuntimeError):
     """The engine cannot do what was asked; the message says what and what to change."""
 
 
+def secret(setting: str, variable: str | None) -> str | None:
+    """The key in an environment variable, which a setting names: a key itself is never a setting, and in no file.
+
+    Raises EngineError where the variable is not set.
+    """
+    if variable is None:
+        return None
+    if not (value := os.environ.get(variable)):
+        raise EngineError(f"{setting} is {variable!r}: set that environment variable to the key")
+    return value
+
+
 class PromptTooLong(EngineError):
     """A prompt leaves no room for one new token in the model's context."""
 
 
+@bounded("sampling")
 @dataclass(frozen=True)
 class Sampling:
     """How completions are sampled.
@@ -36,11 +51,11 @@ class Sampling:
         stop: texts that end a completion as soon as they appear; they remain part of it (finish reason "stop").
     """
 
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    n: int = 1
-    seed: int = 0
+    max_new_tokens: CountOrNone = 256
+    temperature: Temperature = 0.0
+    top_p: Nucleus = 1.0
+    n: Count = 1
+    seed: Seed = 0
     stop: tuple[str, ...] = ()
 
 

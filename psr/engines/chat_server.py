@@ -5,6 +5,7 @@ requests share the engine's batches. Knows HTTP and engines, not what is asked.
 """
 
 import asyncio
+import hmac
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,28 +19,35 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MAX_BODY = 2**24
+LOOPBACK = "127.0.0.1"
 
 
-async def serve_chat(model: Path, engine: Engine, port: int) -> None:
+async def serve_chat(model: Path, engine: Engine, port: int, host: str = LOOPBACK, key: str | None = None) -> None:
     """Serve the folder `model` on localhost until cancelled. Raises EngineError where the port is taken."""
     await engine.load_weights(model, model.name)
     try:
-        server = await start_chat(model, engine, port)
-        print(f"{model} answers at http://127.0.0.1:{port}/v1/chat/completions, model {model.name}")
+        server = await start_chat(model, engine, port, host, key)
+        print(f"{model} answers at http://{host}:{port}/v1/chat/completions, model {model.name}")
         async with server:
             await server.serve_forever()
     finally:
         await engine.close()
 
 
-async def start_chat(model: Path, engine: Engine, port: int) -> asyncio.Server:
+async def start_chat(
+    model: Path, engine: Engine, port: int, host: str = LOOPBACK, key: str | None = None
+) -> asyncio.Server:
     """The listening server; `engine` serves `model` already. Port 0 takes a free one."""
     tokenizer = load_tokenizer(model)
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while (request := await read_request(reader)) is not None:
-                status, content = await answer(*request, model.name, engine, tokenizer)
+                method, path, body, given = request
+                if key is None or hmac.compare_digest(given.encode(), f"Bearer {key}".encode()):
+                    status, content = await answer(method, path, body, model.name, engine, tokenizer)
+                else:
+                    status, content = "401 Unauthorized", {"error": {"message": "the API key is missing or wrong"}}
                 text = json.dumps(content).encode()
                 head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
                 writer.write(head.encode() + text)
@@ -50,25 +58,30 @@ async def start_chat(model: Path, engine: Engine, port: int) -> asyncio.Server:
             writer.close()
 
     try:
-        return await asyncio.start_server(talk, "127.0.0.1", port)
+        return await asyncio.start_server(talk, host, port)
     except OSError as error:
         raise EngineError(f"port {port} cannot be used ({error.strerror}): choose another --port") from error
 
 
-async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, bytes] | None:
-    """Method, path and body; None where the connection was closed. Raises ValueError on anything but HTTP."""
+async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, bytes, str] | None:
+    """Method, path, body and the header `Authorization`; None where the connection was closed.
+
+    Raises ValueError on anything but HTTP.
+    """
     line = await reader.readline()
     if not line:
         return None
     method, path, _ = line.decode("latin-1").split(" ", 2)
-    length = 0
+    length, authorization = 0, ""
     while (header := (await reader.readline()).strip()) != b"":
         name, _, value = header.decode("latin-1").partition(":")
         if name.lower() == "content-length":
             length = int(value)
+        if name.lower() == "authorization":
+            authorization = value.strip()
     if length > MAX_BODY:
         raise ValueError(f"a body of {length} bytes")
-    return method, path, await reader.readexactly(length)
+    return method, path, await reader.readexactly(length), authorization
 
 
 async def answer(
@@ -110,7 +123,7 @@ def sampling_of(asked: dict[str, Any]) -> Sampling:
         max_new_tokens=int(asked.get("max_completion_tokens") or asked.get("max_tokens") or 256),
         temperature=float(asked.get("temperature", 1.0)),
         top_p=float(asked.get("top_p", 1.0)),
-        seed=int(asked.get("seed") or 0),
+        seed=int(asked.get("seed") or 0) % 2**32,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
     )
 

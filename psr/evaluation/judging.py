@@ -3,7 +3,7 @@
 Knows EFT rows and engines. Does not know where the candidates come from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psr.engines.base import Engine
@@ -14,7 +14,7 @@ from psr.search.judges import JudgeSettings, score_replies, verdicts
 
 
 async def evaluate_judge(
-    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+    engine: Engine, encoder: Encoder, rows: Sequence[Mapping[str, Any]], settings: JudgeSettings
 ) -> dict[str, float]:
     """The metrics of JudgeMetric on EFT rows."""
     return judge_figures(await judged(engine, encoder, rows, settings))
@@ -32,14 +32,14 @@ def judge_figures(given: Sequence[int]) -> dict[str, float]:
 
 
 async def judged(
-    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+    engine: Engine, encoder: Encoder, rows: Sequence[Mapping[str, Any]], settings: JudgeSettings
 ) -> list[int]:
     """The verdicts on every row in both orders, by the judge of `settings.form`: see `pair_verdicts`."""
     ask = {"pairwise": pair_verdicts, "score": score_verdicts}[settings.form]
     return await ask(engine, encoder, rows, settings)
 
 
-def length_bias(given: Sequence[int], rows: Sequence[dict[str, Any]], encoder: Encoder) -> float | None:
+def length_bias(given: Sequence[int], rows: Sequence[Mapping[str, Any]], encoder: Encoder) -> float | None:
     """How much more often the judge names the longer side (in tokens) than that side is right: 0 is no bias.
 
     `given` as from `pair_verdicts`. Counts parsed verdicts on sides of different length; None if there are none.
@@ -54,7 +54,7 @@ def length_bias(given: Sequence[int], rows: Sequence[dict[str, Any]], encoder: E
     return (sum(named) - sum(right)) / len(named) if named else None
 
 
-def judge_shots(rows: Sequence[dict[str, Any]], prompts: Prompts, count: int) -> tuple[tuple[str, str], ...]:
+def judge_shots(rows: Sequence[Mapping[str, Any]], prompts: Prompts, count: int) -> tuple[tuple[str, str], ...]:
     """(prompt, reply) of the first `count` rows, the right side alternately shown first and second."""
     shots = []
     for number, row in enumerate(rows[:count]):
@@ -64,7 +64,7 @@ def judge_shots(rows: Sequence[dict[str, Any]], prompts: Prompts, count: int) ->
 
 
 async def pair_verdicts(
-    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+    engine: Engine, encoder: Encoder, rows: Sequence[Mapping[str, Any]], settings: JudgeSettings
 ) -> list[int]:
     """The verdicts on every row, its chosen side shown as A, then as B (0: A, 1: B, -1: none): (2 * rows,)."""
     prompts = [prompt for row in rows for prompt, _, _ in judge_prompts(row, encoder)]
@@ -73,7 +73,7 @@ async def pair_verdicts(
 
 
 async def score_verdicts(
-    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+    engine: Engine, encoder: Encoder, rows: Sequence[Mapping[str, Any]], settings: JudgeSettings
 ) -> list[int]:
     """As `pair_verdicts`, for a scoring judge: it names the side with the higher score, whatever the order."""
     points = await pair_scores(engine, encoder, rows, settings)
@@ -85,7 +85,7 @@ ORDERS = {0: (0, 1), 1: (1, 0), -1: (-1, -1)}
 
 
 async def pair_scores(
-    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+    engine: Engine, encoder: Encoder, rows: Sequence[Mapping[str, Any]], settings: JudgeSettings
 ) -> list[tuple[float | None, float | None]]:
     """The scores of the chosen and the rejected side of every row; None if unparsable."""
     prompts = [score_prompt(row, side, encoder) for row in rows for side in ("chosen", "rejected")]

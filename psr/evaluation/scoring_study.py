@@ -3,7 +3,7 @@
 Knows judged pairs with right labels (people's, or an exact verifier's) and engines.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ TEMPERATURE = 0.7
 
 
 async def study(
-    engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
+    engine: Engine, encoder: Encoder, rows: Sequence[Mapping[str, Any]], settings: JudgeSettings
 ) -> list[dict[str, Any]]:
     """Consistency and agreement of both forms on the same pairs.
 

@@ -3,16 +3,19 @@
 Knows engines and grading. Reference answers are used here only, once the solutions are written.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from psr.engines.base import Engine, Origin, Sampling
+from psr.engines.base import Engine, Origin, PromptTooLong, Sampling
 from psr.evaluation.rules import grade
 from psr.prompts.encoder import Encoder
-from psr.records import GoldProblem, Trajectory
+from psr.records import GoldProblem, Problem, Trajectory
 from psr.search.judges import Judge
 from psr.search.run import for_each
 from psr.search.step_search import SearchSettings, step_search
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,11 @@ async def solve_greedy(
 
     async def one(problem: GoldProblem) -> tuple[str, bool, int]:
         prompts = [encoder.reason(problem.problem)]
-        [[completion]] = await engine.generate(prompts, sampling, Origin(problem.id, "solutions"))
+        try:
+            [[completion]] = await engine.generate(prompts, sampling, Origin(problem.id, "solutions"))
+        except PromptTooLong as error:  # unsolved, as far as this model goes
+            log.warning("problem %r is too long and counts as unsolved: %s", problem.id, error)
+            return "", False, 0
         return completion.text, completion.finish_reason == "eos", len(completion.token_ids)
 
     written = await for_each(problems, one, title)
@@ -59,11 +66,15 @@ async def solve_by_search(
 ) -> tuple[list[bool | None], list[Trajectory]]:
     """Self-judged step search, the best candidate kept at every step (test-time scaling): graded, with the traces."""
     settings = replace(settings, ties="advance")  # rolling back on ties is for pairs; here a solution is wanted
-    trajectories = await for_each(
-        [problem.without_answer() for problem in problems],
-        lambda problem: step_search(problem, engine, judge, encoder, settings),
-        title,
-    )
+
+    async def one(problem: Problem) -> Trajectory:
+        try:
+            return await step_search(problem, engine, judge, encoder, settings)
+        except PromptTooLong as error:
+            log.warning("problem %r is too long and counts as unsolved: %s", problem.id, error)
+            return Trajectory(problem, encoder.reason(problem.problem), (), False, str(engine.served_version))
+
+    trajectories = await for_each([problem.without_answer() for problem in problems], one, title)
     return grade(problems, [t.solution if t.finished else "" for t in trajectories]), trajectories
 
 

@@ -6,10 +6,13 @@ rewards of the rejected side), each (pairs,).
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from psr.bounds import Bounds, Positive, Weight, bounded
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,9 @@ class Preferences:
         return self.policy - self.reference
 
 
+Smoothing = Annotated[float, Bounds(0, 0.5, below=True)]
+
+
 class PreferenceLoss(nn.Module, ABC):
     """What all preference losses share: implicit rewards, length normalisation, the likelihood term.
 
@@ -37,11 +43,9 @@ class PreferenceLoss(nn.Module, ABC):
         length_normalised: log-ratios are per token instead of per step (Lambert et al. 2024, arXiv 2411.15124).
     """
 
-    def __init__(self, beta: float = 0.1, nll: float = 0.0, length_normalised: bool = False) -> None:
+    @bounded("loss")
+    def __init__(self, beta: Positive = 0.1, nll: Weight = 0.0, length_normalised: bool = False) -> None:
         super().__init__()
-        if beta <= 0:
-            raise ValueError(f"loss.beta is {beta}: it must be positive")
-        at_least_zero(nll=nll)
         self.beta, self.nll, self.length_normalised = beta, nll, length_normalised
 
     @abstractmethod
@@ -71,18 +75,16 @@ class StepDPOLoss(PreferenceLoss):
         length_normalised: log-ratios are per token instead of per step (Lambert et al. 2024, arXiv 2411.15124).
     """
 
+    @bounded("loss")
     def __init__(
         self,
-        beta: float = 0.1,
-        nll: float = 0.0,
-        dpop: float = 0.0,
-        label_smoothing: float = 0.0,
+        beta: Positive = 0.1,
+        nll: Weight = 0.0,
+        dpop: Weight = 0.0,
+        label_smoothing: Smoothing = 0.0,
         length_normalised: bool = False,
     ) -> None:
         super().__init__(beta, nll, length_normalised)
-        at_least_zero(dpop=dpop, label_smoothing=label_smoothing)
-        if label_smoothing >= 0.5:
-            raise ValueError(f"loss.label_smoothing is {label_smoothing}: it must be below 0.5")
         self.dpop, self.label_smoothing = dpop, label_smoothing
 
     def compare(self, chosen: Tensor, rejected: Tensor) -> Tensor:
@@ -102,13 +104,6 @@ class StepIPOLoss(PreferenceLoss):
 
     def compare(self, chosen: Tensor, rejected: Tensor) -> Tensor:
         return (chosen - rejected - 1 / (2 * self.beta)).square()
-
-
-def at_least_zero(**settings: float) -> None:
-    """Raise ValueError for a setting below zero."""
-    for name, value in settings.items():
-        if value < 0:
-            raise ValueError(f"loss.{name} is {value}: it must be 0 or more")
 
 
 def kl_estimate(policy: Tensor, reference: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryRecall, BinarySpecificity
 from transformers import PreTrainedModel
 
+from psr.bounds import Share, Weight, bounded
 from psr.data.prm import PRMDataModule
 from psr.modules.sft import SFTModule
 from psr.policy.lora import LoRA
@@ -33,14 +34,15 @@ class PRMModule(SFTModule):
         checkpoint_activations: recompute each layer in the backward pass, which takes less memory and more time.
     """
 
+    @bounded("model")
     def __init__(
         self,
         model: str,
         export_to: str | None = None,
-        lr: float = 1e-5,
-        warmup_share: float = 0.03,
-        weight_decay: float = 0.0,
-        minus_weight: float = 1.0,
+        lr: Weight = 1e-5,
+        warmup_share: Share = 0.03,
+        weight_decay: Weight = 0.0,
+        minus_weight: Weight = 1.0,
         lora: LoRA | None = None,
         checkpoint_activations: bool = False,
     ) -> None:

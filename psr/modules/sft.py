@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from psr.bounds import Share, Weight, bounded
+from psr.data.switches import dev_run
 from psr.modules.schedule import warmup_cosine
 from psr.modules.training import RowModule
 from psr.policy.lora import LoRA
@@ -30,13 +32,14 @@ class SFTModule(RowModule):
         checkpoint_activations: recompute each layer in the backward pass, which takes less memory and more time.
     """
 
+    @bounded("model")
     def __init__(
         self,
         model: str,
         export_to: str | None = None,
-        lr: float = 1e-6,
-        warmup_share: float = 0.03,
-        weight_decay: float = 0.0,
+        lr: Weight = 1e-6,
+        warmup_share: Share = 0.03,
+        weight_decay: Weight = 0.0,
         lora: LoRA | None = None,
         checkpoint_activations: bool = False,
     ) -> None:
@@ -73,5 +76,5 @@ class SFTModule(RowModule):
         self.log("val/token_accuracy", self.val_accuracy, batch_size=1)
 
     def on_fit_end(self) -> None:
-        if self.export_to:
+        if self.export_to and not dev_run(self.trainer):
             self.export(self.export_to)

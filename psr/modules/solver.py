@@ -11,6 +11,7 @@ import torch
 from lightning import LightningModule
 from torchmetrics import MeanMetric
 
+from psr.bounds import Count, bounded
 from psr.data.benchmark import BenchmarkDataModule
 from psr.engines.base import Engine
 from psr.evaluation.solving import Solved, solve_greedy
@@ -27,7 +28,8 @@ class SolverModule(LightningModule):
         max_tokens: solutions are cut off at this many tokens.
     """
 
-    def __init__(self, model: str, engine: Engine, max_tokens: int = 1024) -> None:
+    @bounded("model")
+    def __init__(self, model: str, engine: Engine, max_tokens: Count = 1024) -> None:
         super().__init__()
         self.model, self.engine, self.max_tokens = check_folder(model), engine, max_tokens
         self.figures = torch.nn.ModuleDict(

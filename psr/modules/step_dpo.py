@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from psr.bounds import Share, Weight, bounded
 from psr.data.rows import PlannedRows
 from psr.modules.losses import PreferenceLoss, Preferences, StepDPOLoss, kl_estimate
 from psr.modules.reference import reference_logprobs
@@ -39,12 +40,13 @@ class StepDPOModule(RowModule):
         checkpoint_activations: recompute each layer in the backward pass, which takes less memory and more time.
     """
 
+    @bounded("model")
     def __init__(
         self,
         model: str,
-        lr: float = 5e-7,
-        warmup_share: float = 0.03,
-        weight_decay: float = 0.0,
+        lr: Weight = 5e-7,
+        warmup_share: Share = 0.03,
+        weight_decay: Weight = 0.0,
         reference: Literal["previous", "initial"] = "previous",
         loss: PreferenceLoss | None = None,
         lora: LoRA | None = None,

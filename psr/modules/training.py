@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from psr.data.switches import dev_run
 from psr.modules import resuming
 from psr.modules.figures import StepFigures
 from psr.modules.finite import check_step
@@ -116,6 +118,12 @@ class RowModule(LightningModule):
         """Refuse a model that would not be trained as what it is. All ranks take part."""
         assert self.policy is not None
         check_policy(self.policy, self.model, self, self._computed_in)
+
+    def on_train_start(self) -> None:
+        """A dev run keeps nothing; ModelCheckpoint's `save_last` does not know that (Lightning 2.6)."""
+        for callback in self.trainer.checkpoint_callbacks if dev_run(self.trainer) else []:
+            if isinstance(callback, ModelCheckpoint):
+                callback.save_last = False
 
     def forward(self, row: Row, score: Callable[[PreTrainedModel, Row], Tensor] = row_logprobs) -> Tensor:
         """Log-probabilities of the row's scored tokens, or another `score` of them: (scored,)."""

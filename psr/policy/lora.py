@@ -13,6 +13,7 @@ from peft.tuners.lora import Linear, LoraLayer
 from torch import Tensor
 from transformers import Conv1D, PreTrainedModel
 
+from psr.bounds import Count, Positive, bounded
 from psr.errors import PSRError
 
 ADAPTER = "default"
@@ -24,6 +25,7 @@ class LoRAError(PSRError, ValueError):
     """Adapters that cannot be had on this model; the message names the targets."""
 
 
+@bounded("lora")
 @dataclass(frozen=True)
 class LoRA:
     """Trains low-rank adapters (Hu et al. 2021, arXiv 2106.09685) instead of the weights.
@@ -35,8 +37,8 @@ class LoRA:
             model holds as one tensor are no linear layers, and get none.
     """
 
-    rank: int = 16
-    alpha: float = 32.0
+    rank: Count = 16
+    alpha: Positive = 32.0
     targets: list[str] | str = "all-linear"
 
 

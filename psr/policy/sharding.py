@@ -28,6 +28,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from psr.bounds import Count, Seconds, bounded
 from psr.files.jsonl import write_json
 from psr.files.whole import PARTIAL, refused, replacing
 from psr.policy.checkpoints import check_whole
@@ -63,14 +64,15 @@ class ShardedStrategy(ModelParallelStrategy):
         process_group_backend: by default "nccl" on GPUs and "gloo" on a CPU.
     """
 
+    @bounded("strategy")
     def __init__(
         self,
-        tensor_parallel_size: int = 1,
+        tensor_parallel_size: Count = 1,
         compute_dtype: Literal["float32", "bfloat16"] = "bfloat16",
         cpu_offload: bool = False,
         reshard_after_forward: bool = True,
         export_dtype: Literal["float32", "bfloat16"] = "bfloat16",
-        timeout_minutes: float = 30.0,
+        timeout_minutes: Seconds = 30.0,
         process_group_backend: str | None = None,
     ) -> None:
         super().__init__(

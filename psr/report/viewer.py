@@ -4,15 +4,14 @@ Reads only the sampled lines of the traces and writes nothing, so the run may st
 escaped, with their formulas as MathML.
 """
 
-import json
 import random
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from psr.files.jsonl import DataError
-from psr.records import StepNode, Trajectory, trajectory_from_json
+from psr.files.trajectories import trajectory_of
+from psr.records import StepNode, Trajectory
 from psr.report.mathematics import to_html
 from psr.report.runs import Run
 
@@ -63,10 +62,7 @@ def line_offsets(path: Path) -> list[int]:
 def read_line(path: Path, offset: int, number: int) -> Trajectory:
     with path.open("rb") as file:
         file.seek(offset)
-        try:
-            return trajectory_from_json(json.loads(file.readline()))
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}, line {number}: not a trajectory ({error}); delete the line") from None
+        return trajectory_of(f"{path}, line {number}", file.readline())
 
 
 def natural(text: str) -> list[tuple[int, str]]:

@@ -11,14 +11,21 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 import yaml
+from annotated_types import MinLen
+from pydantic import ConfigDict
 from rich.console import Console
+from typing_extensions import TypedDict
 
+from psr.bounds import Seed, bounded
 from psr.errors import UsageError
+from psr.files.documents import read_document
 from psr.files.jsonl import read_json, write_json
+from psr.files.kinds import Text
 from psr.files.lock import hold
+from psr.files.rows import checked
 from psr.files.whole import write_text
 from psr.processes.stopping import Interrupted
 from psr.run.folder import RunFolder, set_seconds
@@ -28,6 +35,26 @@ from psr.run.redo import before, new_files, step_aside
 from psr.run.results import note_accepted, read_results, results_table, start_results
 
 JudgeKind = Literal["self", "random", "verifier"]
+
+
+class StageFile(TypedDict):
+    """A stage as a recipe writes it: see `Stage`."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    name: Text
+    command: Text
+    seconds_of: NotRequired[str]
+    parallel: NotRequired[bool]
+
+
+class RecipeFile(TypedDict):
+    """What a recipe.yaml holds."""
+
+    name: Text
+    stages: Annotated[list[StageFile], MinLen(1)]
+    variables: NotRequired[dict[str, str]]
+    folders: NotRequired[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -47,10 +74,11 @@ class Stage:
     parallel: bool = False
 
 
+@bounded()
 def run(
     recipe: Path,
     run_dir: Path | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     judge: JudgeKind = "self",
     overlay: str | None = None,
     set: dict[str, Any] | None = None,
@@ -176,10 +204,7 @@ def read_recipe(recipe: Path) -> dict[str, Any]:
     path = recipe / "recipe.yaml"
     if not path.is_file():
         raise UsageError(f"no recipe in {recipe}: expected {path}")
-    spec = yaml.safe_load(path.read_text())
-    if not isinstance(spec, dict) or not {"name", "stages"} <= set(spec):
-        raise UsageError(f"{path}: a recipe has a `name` and a list of `stages`")
-    return spec
+    return dict(checked(str(path), read_document(path), RecipeFile))
 
 
 def read_variables(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, str]:
@@ -208,7 +233,7 @@ def read_overlay(recipe: Path, overlay: str | None, stages: list[str]) -> dict[s
     path = recipe / f"{overlay}.yaml"
     if not path.is_file():
         raise UsageError(f"overlay is {overlay!r}, and there is no {path}")
-    on_top = yaml.safe_load(path.read_text())
+    on_top = read_document(path)
     unknown = set(on_top) - set(stages)
     if unknown:
         raise UsageError(f"{path} names the stages {', '.join(sorted(unknown))}; the recipe has {', '.join(stages)}")

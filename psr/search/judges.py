@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations, permutations
 from typing import Literal, Protocol
 
+from psr.bounds import Count, Seed, Temperature, bounded
 from psr.engines.base import Engine, Origin, Sampling
 from psr.errors import UsageError
 from psr.prompts.encoder import Encoder
@@ -24,6 +25,7 @@ class Judge(Protocol):
     ) -> list[Judgement]: ...
 
 
+@bounded("judge")
 @dataclass(frozen=True)
 class JudgeSettings:
     """Who judges, and how.
@@ -49,15 +51,13 @@ class JudgeSettings:
     verdicts: Literal["explain", "logprob"] = "explain"
     orders: Orders = "both"
     comparisons: Comparisons = "round_robin"
-    max_tokens: int = 512
-    seed: int = 0
+    max_tokens: Count = 512
+    seed: Seed = 0
     form: Literal["pairwise", "score"] = "pairwise"
-    score_temperature: float = 0.0
-    score_samples: int = 1
+    score_temperature: Temperature = 0.0
+    score_samples: Count = 1
 
     def __post_init__(self) -> None:
-        if self.score_samples < 1:
-            raise ValueError(f"judge.score_samples is {self.score_samples}: it must be at least 1")
         if self.score_samples > 1 and self.score_temperature == 0:
             raise ValueError(
                 f"judge.score_samples is {self.score_samples} and score_temperature 0, so that all are the same: "

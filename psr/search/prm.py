@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from psr.bounds import Margin, bounded
 from psr.engines.base import Engine, Origin
-from psr.errors import UsageError
 from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.prm import TEMPLATE, PRMEncoder
 from psr.records import Candidate, Judgement, Problem
@@ -25,6 +25,7 @@ class StepScorer(Protocol):
     async def __call__(self, problem: Problem, steps: Sequence[str], candidates: Sequence[str]) -> list[float]: ...
 
 
+@bounded("prm")
 @dataclass
 class PRM:
     """A PRM with an engine of its own; `load` has to be called before it scores.
@@ -39,11 +40,9 @@ class PRM:
     model: Path
     engine: Engine
     template: str = TEMPLATE
-    margin: float = 0.0
+    margin: Margin = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.margin < 1:
-            raise UsageError(f"prm.margin is {self.margin}: a difference of probabilities, at least 0 and below 1")
         check_folder(self.model)
 
     @cached_property
@@ -69,7 +68,7 @@ class PRMJudge:
 
     scorer: StepScorer
     settings: JudgeSettings
-    margin: float = 0.0
+    margin: Margin = 0.0
 
     async def __call__(
         self, problem: Problem, steps: Sequence[str], candidates: Sequence[Candidate]
@@ -88,7 +87,7 @@ class PRMJudge:
         return await hold(candidates, self.settings, ask)
 
 
-def _winner(i: int, j: int, plus: Sequence[float], margin: float) -> int | None:
+def _winner(i: int, j: int, plus: Sequence[float], margin: Margin) -> int | None:
     if abs(plus[i] - plus[j]) <= margin:
         return None
     return i if plus[i] > plus[j] else j

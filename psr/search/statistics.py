@@ -20,6 +20,7 @@ def search_summary(trajectories: Sequence[Trajectory], pairs: int) -> dict[str, 
     kept = [node for trajectory in trajectories for node in trajectory.kept]
     return {
         "problems": len(trajectories),
+        "too_long": sum(not trajectory.nodes for trajectory in trajectories),
         "finished": mean(trajectory.finished for trajectory in trajectories),
         "pairs": pairs,
         "expansions": len(nodes),

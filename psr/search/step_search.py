@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from psr.bounds import Count, Nucleus, Seed, Temperature, bounded
 from psr.engines.base import Engine, EngineError, Origin, PromptTooLong, Sampling
 from psr.prompts.encoder import Encoder
 from psr.records import Candidate, Judgement, Problem, StepNode, Trajectory
 from psr.search.judges import Judge, scores
 
 
+@bounded("search")
 @dataclass(frozen=True)
 class SearchSettings:
     """How a problem is searched; the defaults are the paper's.
@@ -32,19 +34,14 @@ class SearchSettings:
         seed: seed of the whole search; every problem and iteration derives its own.
     """
 
-    width: int = 6
-    temperature: float = 0.5
-    top_p: float = 0.95
-    max_iterations: int = 20
-    max_step_tokens: int = 256
+    width: Count = 6
+    temperature: Temperature = 0.5
+    top_p: Nucleus = 0.95
+    max_iterations: Count = 20
+    max_step_tokens: Count = 256
     ties: Literal["rollback", "advance"] = "rollback"
-    seed: int = 0
+    seed: Seed = 0
     granularity: Literal["step", "response"] = "step"
-
-    def __post_init__(self) -> None:
-        for name in ("width", "max_iterations", "max_step_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"search.{name} is {getattr(self, name)}: it must be at least 1")
 
 
 async def step_search(

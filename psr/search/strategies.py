@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from psr.answers import extract_boxed
+from psr.bounds import Count, Nucleus, Seed, Temperature, bounded
 from psr.engines.base import Completion, Engine, Origin, PromptTooLong, Sampling
 from psr.prompts.encoder import Encoder
 from psr.records import Candidate, Judgement, Problem, StepNode, to_json
@@ -19,6 +20,7 @@ from psr.search.step_search import SearchSettings, expand, sample_steps, step_se
 Method = Literal["greedy", "majority", "best_of_n", "step", "beam"]
 
 
+@bounded("strategy")
 @dataclass(frozen=True)
 class StrategySettings:
     """How problems are solved.
@@ -34,19 +36,14 @@ class StrategySettings:
         seed: seed of the sampling; every problem derives its own.
     """
 
-    width: int = 6
-    beam: int = 2
-    temperature: float = 0.5
-    top_p: float = 0.95
-    max_tokens: int = 1024
-    max_step_tokens: int = 256
-    max_steps: int = 20
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("width", "beam", "max_tokens", "max_step_tokens", "max_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"strategy.{name} is {getattr(self, name)}: it must be at least 1")
+    width: Count = 6
+    beam: Count = 2
+    temperature: Temperature = 0.5
+    top_p: Nucleus = 0.95
+    max_tokens: Count = 1024
+    max_step_tokens: Count = 256
+    max_steps: Count = 20
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ class Means:
         judge = build_judge(self.judge, self.engine, self.encoder, None, self.prm)
         return await judge(problem, steps, candidates)
 
-    async def solutions(self, problem: Problem, n: int, temperature: float) -> list[Completion]:
+    async def solutions(self, problem: Problem, n: int, temperature: Temperature) -> list[Completion]:
         """Whole solutions."""
         seed = zlib.crc32(f"{self.settings.seed}/{problem.id}".encode())
         sampling = Sampling(self.settings.max_tokens, temperature, self.settings.top_p, n, seed)

@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from psr.bounds import Count, Nucleus, Seed, Temperature, Weight, bounded
 from psr.engines.base import Engine, EngineError, Origin, PromptTooLong, Sampling
-from psr.errors import UsageError
 from psr.prompts.encoder import Encoder
 from psr.records import Candidate, Problem
 from psr.search.prm import StepScorer
 
 
+@bounded("search")
 @dataclass(frozen=True)
 class TreeSettings:
     """How a tree is grown; the defaults are the paper's where it states them.
@@ -40,21 +41,16 @@ class TreeSettings:
         seed: seed of the whole search; every problem and request derives its own.
     """
 
-    iterations: int = 100
-    depth: int = 3
-    width: int = 6
-    temperature: float = 0.7
-    top_p: float = 0.95
+    iterations: Count = 100
+    depth: Count = 3
+    width: Count = 6
+    temperature: Temperature = 0.7
+    top_p: Nucleus = 0.95
     selection: Literal["puct", "uct"] = "puct"
-    exploration: float = 1.0
-    max_steps: int = 20
-    max_step_tokens: int = 256
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("iterations", "depth", "width", "max_steps", "max_step_tokens"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"search.{name} is {getattr(self, name)}: it must be at least 1")
+    exploration: Weight = 1.0
+    max_steps: Count = 20
+    max_step_tokens: Count = 256
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def test_a_judged_pair_is_two_ratings_after_steps_without_one(tmp_path: Path, en
 
 def test_a_row_of_another_shape_is_named(tmp_path: Path):
     write_jsonl(tmp_path / "rows.jsonl", [OURS, {"problem": "x", "solution": "y"}])
-    with pytest.raises(DataError, match=r"rows\.jsonl, row 2: no rated trajectory"):
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 2: no rated trajectory"):
         read_trajectories(tmp_path / "rows.jsonl")
 
 

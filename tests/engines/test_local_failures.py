@@ -8,6 +8,7 @@ import pytest
 
 from psr.engines.base import Completion, EngineError, PromptTooLong, Sampling
 from psr.engines.local import LocalEngine
+from psr.errors import PSRError
 from psr.policy.folder import export_policy, new_policy
 from psr.policy.tiny_tokenizer import build_tokenizer
 from tests.conftest import CONTEXT, PolicyMaker
@@ -120,7 +121,7 @@ def test_weights_cannot_change_under_a_request(qwen2: Path, posed: list[tuple[in
     [({"dtype": "float8"}, r"engine\.dtype is 'float8': choose .*bfloat16"), ({"max_batch": 0}, r"engine\.max_batch")],
 )
 def test_settings_that_cannot_work_are_named(options: dict[str, Any], message: str):
-    with pytest.raises(EngineError, match=message):
+    with pytest.raises(PSRError, match=message):
         LocalEngine(**options)
 
 

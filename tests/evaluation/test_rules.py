@@ -122,7 +122,7 @@ def test_rules_of_a_file_are_read(tmp_path: Path):
     with pytest.raises(DataError, match="error is 'small'"):
         read_benchmark(str(tmp_path / "bad.jsonl"))
     write_jsonl(tmp_path / "twice.jsonl", [{"id": "a", "problem": "?", "answer": "1"}] * 2)
-    with pytest.raises(DataError, match="'a' occurs several times"):
+    with pytest.raises(DataError, match="the id 'a' occurs 2 times"):
         read_benchmark(str(tmp_path / "twice.jsonl"))
 
 

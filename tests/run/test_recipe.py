@@ -41,7 +41,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 def traces(folder: Path, number: int) -> list[Trajectory]:
     lines = (folder / "iterations" / f"{number:02d}" / "traces.jsonl").read_text().splitlines()
-    return [trajectory_from_json(json.loads(line)) for line in lines]
+    return [trajectory_from_json(line) for line in lines]
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:

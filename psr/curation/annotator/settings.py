@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from psr.bounds import Count, CountOrNone, Seconds, Temperature, Weight, bounded
 from psr.errors import PSRError
 
 Message = dict[str, str]
@@ -16,6 +17,7 @@ class AnnotatorError(PSRError, RuntimeError):
     """The endpoint cannot be reached, or refuses; the message says what to change."""
 
 
+@bounded("annotator")
 @dataclass(frozen=True)
 class Endpoint:
     """An OpenAI-compatible endpoint and how to call it.
@@ -37,20 +39,17 @@ class Endpoint:
     url: str
     model: str
     key_env: str | None = None
-    temperature: float = 0.0
-    max_tokens: int = 1024
-    concurrency: int = 16
-    retries: int = 8
-    timeout: float = 300.0
-    price_in: float = 0.0
-    price_out: float = 0.0
+    temperature: Temperature = 0.0
+    max_tokens: Count = 1024
+    concurrency: Count = 16
+    retries: CountOrNone = 8
+    timeout: Seconds = 300.0
+    price_in: Weight = 0.0
+    price_out: Weight = 0.0
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
             raise AnnotatorError(f"annotator.url is {self.url!r}: it must begin with http:// or https://")
-        for name, value, low in (("concurrency", self.concurrency, 1), ("retries", self.retries, 0)):
-            if value < low:
-                raise AnnotatorError(f"annotator.{name} is {value}: it must be at least {low}")
 
     def key(self) -> str | None:
         """The key, read from the environment. Raises AnnotatorError if the variable is not set."""

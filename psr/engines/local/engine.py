@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from psr.bounds import Count, Positive, bounded
 from psr.engines.base import ANYWHERE, Completion, Engine, EngineError, Origin, PromptTooLong, Sampling
 from psr.engines.local.rows import Row
 from psr.engines.usage import Usage
@@ -46,13 +47,12 @@ class LocalEngine(Engine):
             fewer of those are decoded together where they would not fit.
     """
 
+    @bounded("engine")
     def __init__(
-        self, dtype: str = "float32", max_batch: int = 512, device: str = "cpu", cache_gib: float = 2.0
+        self, dtype: str = "float32", max_batch: Count = 512, device: str = "cpu", cache_gib: Positive = 2.0
     ) -> None:
         if dtype not in DTYPES:
             raise EngineError(f"engine.dtype is {dtype!r}: choose one of {', '.join(DTYPES)}")
-        if max_batch < 1:
-            raise EngineError(f"engine.max_batch is {max_batch}: it must be at least 1")
         self.dtype, self.max_batch, self.device = dtype, max_batch, device
         self.cache_gib = cache_gib
         self._usage: dict[str, Usage] = {}

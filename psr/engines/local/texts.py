@@ -6,8 +6,11 @@ models or batches.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 """What part of a character is decoded to."""
@@ -16,7 +19,7 @@ BROKEN = "\N{REPLACEMENT CHARACTER}"
 class Texts:
     """The texts of one tokenizer's tokens; special tokens have none."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._tokenizer = tokenizer
         self._pieces: dict[int, str] = {}
         self._ends: dict[tuple[int, tuple[str, ...]], bool] = {}

@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psr.engines.base import ANYWHERE, Completion, Engine, EngineError, Origin, PromptTooLong, Sampling
+from psr.bounds import Count, CountOrNone, Seconds, bounded
+from psr.engines.base import ANYWHERE, Completion, Engine, EngineError, Origin, PromptTooLong, Sampling, secret
 from psr.engines.sglang.fleet import Fleet
 from psr.engines.sglang.prefixes import shared_prefixes
 from psr.engines.sglang.protocol import (
@@ -61,31 +62,31 @@ class SGLangEngine(Engine):
             `--enable-memory-saver`, which `launch` adds.
         stage: folder on the node's own disk that weights are copied to, once for all its processes, before its servers
             load them: the shared file system is read once, not by every GPU. For servers on the node of this process.
+        key_env: environment variable that holds the API key of the `urls` and the router, where they ask for one.
     """
 
+    @bounded("engine")
     def __init__(
         self,
         urls: list[str] | None = None,
         launch: Launch | None = None,
         router: str | None = None,
-        concurrency: int = 256,
-        chunk: int = 64,
-        retries: int = 8,
-        timeout: float = 600.0,
-        share_from: int = 64,
+        concurrency: Count = 256,
+        chunk: Count = 64,
+        retries: CountOrNone = 8,
+        timeout: Seconds = 600.0,
+        share_from: Count = 64,
         colocated: bool = False,
         stage: str | None = None,
+        key_env: str | None = None,
     ) -> None:
-        for name, value in (("concurrency", concurrency), ("chunk", chunk), ("share_from", share_from)):
-            if value < 1:
-                raise EngineError(f"engine.{name} is {value}: it must be at least 1")
         if launch is not None and colocated:
             launch = replace(launch, args=[*launch.args, "--enable-memory-saver"])
         servers = servers_of(urls, launch)
         if router is not None and launch is not None:
             raise EngineError("engine.router stands before engine.urls, and engine.launch is set: give the urls")
         ranks = 1 if launch is None else launch.dp  # of running servers the ranks are not known: each counts as one
-        self._fleet = Fleet(servers, router, ranks, concurrency, retries, timeout)
+        self._fleet = Fleet(servers, router, ranks, concurrency, retries, timeout, secret("engine.key_env", key_env))
         self.chunk = 1 if router is not None else min(chunk, concurrency)
         self.share_from, self.colocated = share_from, colocated
         self.stage = None if stage is None else Path(stage).expanduser().absolute()

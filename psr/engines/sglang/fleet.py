@@ -34,10 +34,18 @@ class Fleet:
     """
 
     def __init__(
-        self, servers: list[Server], router: str | None, ranks: int, concurrency: int, retries: int, timeout: float
+        self,
+        servers: list[Server],
+        router: str | None,
+        ranks: int,
+        concurrency: int,
+        retries: int,
+        timeout: float,
+        key: str | None = None,
     ) -> None:
         self.servers, self.placement = servers, Placement(replicas_of(servers, router, ranks))
         self.concurrency, self.retries, self.timeout = concurrency, retries, timeout
+        self.key = key
         self.folder, self.label = Path(), ""
         self._session: Session | None = None
         self._users = 0
@@ -53,7 +61,7 @@ class Fleet:
         # Not kept for the engine's life: they belong to one event loop, and each phase of a fit has its own.
         if self._session is None:
             limits = {one: self.concurrency * len(one.servers) for one in self.placement.replicas}
-            self._session = Session(limits, self.timeout)
+            self._session = Session(limits, self.timeout, self.key)
         session, self._users = self._session, self._users + 1
         try:
             yield session

@@ -19,6 +19,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from psr.bounds import Count, CountOrNone, OpenShare, Port, Seconds, bounded
 from psr.engines.base import EngineError
 from psr.processes import guard
 
@@ -28,6 +29,7 @@ CPU_VENV = ".venv-sglang"
 """Where `make sglang` puts SGLang for machines without a GPU: beside the environment of psr."""
 
 
+@bounded("engine.launch")
 @dataclass(frozen=True)
 class Launch:
     """How `sglang serve` is started. The model folder is that of the weights to be served.
@@ -53,15 +55,15 @@ class Launch:
     command: str = "sglang"
     device: Literal["auto", "cpu"] = "auto"
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    tp: int = 1
-    dp: int = 1
-    memory_fraction: float | None = None
-    port: int = 0
+    tp: Count = 1
+    dp: Count = 1
+    memory_fraction: OpenShare | None = None
+    port: Port = 0
     args: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
-    start_timeout: float = 900.0
-    stop_timeout: float = 15.0
-    restarts: int = 3
+    start_timeout: Seconds = 900.0
+    stop_timeout: Seconds = 15.0
+    restarts: CountOrNone = 3
     log: str = "sglang-server.log"
 
 
@@ -89,12 +91,12 @@ def find_program(command: str) -> str:
     return str(Path(found).absolute())
 
 
-def serve_command(launch: Launch, folder: Path, port: int, label: str) -> list[str]:
+def serve_command(launch: Launch, folder: Path, port: int, label: str, host: str = "127.0.0.1") -> list[str]:
     """The command line of the server that serves `folder` as weights `label`."""
     memory = () if launch.memory_fraction is None else ("--mem-fraction-static", str(launch.memory_fraction))
     return [
         *(find_program(launch.command), "serve", "--model-path", str(folder), "--weight-version", label),
-        *("--host", "127.0.0.1", "--port", str(port), "--dtype", launch.dtype),
+        *("--host", host, "--port", str(port), "--dtype", launch.dtype),
         *("--tp-size", str(launch.tp), "--dp-size", str(launch.dp), *memory),
         *(CPU_ARGS if launch.device == "cpu" else ()),
         *launch.args,

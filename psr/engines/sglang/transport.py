@@ -138,12 +138,14 @@ class Session:
     Args:
         limits: most sequences in flight, by destination.
         timeout: seconds for one HTTP request.
+        key: API key of the servers.
     """
 
-    def __init__(self, limits: Mapping[Any, int], timeout: float) -> None:
+    def __init__(self, limits: Mapping[Any, int], timeout: float, key: str | None = None) -> None:
         # The gates bound what is in flight; the pool of connections must not be a second, hidden queue.
         pool = httpx.Limits(max_connections=None, max_keepalive_connections=sum(limits.values()))
         times = httpx.Timeout(timeout, connect=10.0, pool=None)  # decoding may take minutes, connecting may not
-        self.http = httpx.AsyncClient(limits=pool, timeout=times, trust_env=False)
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self.http = httpx.AsyncClient(limits=pool, timeout=times, trust_env=False, headers=headers)
         self.gates = {one: Gate(limit) for one, limit in limits.items()}
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
