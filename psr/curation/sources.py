@@ -5,12 +5,13 @@ answers; does not know what the rows are for. Without network, hub sets load fro
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
 
-from datasets import load_dataset
+from datasets import disable_progress_bars, load_dataset
 
 from psr.answers import extract_boxed
 from psr.curation import arithmetic
@@ -111,6 +112,8 @@ def _file_rows(source: Source) -> list[dict[str, Any]]:
 
 def hub_rows(source: Source) -> Iterator[dict[str, Any]]:
     """The rows of a hub set as they are. Raises DataError as `read_source`."""
+    if not sys.stderr.isatty():
+        disable_progress_bars()  # which would fill a log with redrawn lines
     try:
         rows = load_dataset(source.path, source.name, split=source.split, streaming=source.streaming)
     except (OSError, ValueError) as error:

@@ -10,10 +10,13 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from psr.errors import PSRError
 from psr.policy.lora import LoRA, add_adapters, merged_state
 from psr.trees.attention import use_tree_attention
+
+disable_progress_bar()  # it would draw over the bar of the phase that loads or saves, and fill a log with redrawn lines
 
 
 class PolicyError(PSRError, ValueError):
