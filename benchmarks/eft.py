@@ -34,7 +34,7 @@ from psr.curation import arithmetic
 from psr.engines.local import LocalEngine
 from psr.evaluation.judging import evaluate_judge
 from psr.files.jsonl import read_jsonl, write_jsonl
-from psr.policy.folder import load_tokenizer
+from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 from psr.search.judges import JudgeSettings
@@ -137,7 +137,7 @@ def search_pairs(run: Path, out: Path, prompts: Path, options: argparse.Namespac
     write_jsonl(
         out / "problems.jsonl", read_jsonl(run / "data/eft_problems.jsonl", ["id", "problem"])[: options.problems]
     )
-    engine = {"class_path": "psr.engines.local.LocalEngine"}
+    engine = {"class_path": "LocalEngine"}
     settings = {
         "model": str(run / "models/M0-ift"),
         "problems": str(out / "problems.jsonl"),

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from peers import machine
 from psr.files.problems import read_problems
-from psr.policy.folder import load_tokenizer
+from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 from psr.records import Problem

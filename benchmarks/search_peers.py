@@ -24,7 +24,8 @@ from transformers.generation.continuous_batching.requests import GenerationOutpu
 from psr.engines.base import ANYWHERE, Completion, Engine, Origin, Sampling
 from psr.engines.sampling import nucleus_sample
 from psr.engines.usage import Usage
-from psr.policy.folder import load_policy, load_tokenizer
+from psr.policy.folder import load_policy
+from psr.policy.tokenizer import load_tokenizer
 
 PAGE = 16
 """Tokens of a page of the paged cache: prefixes are shared by whole pages, and prompts are short."""

@@ -36,7 +36,7 @@ from psr.engines.sglang.replicas import Replica
 from psr.engines.sglang.transport import Session
 from psr.files.jsonl import read_json, write_json
 from psr.files.problems import read_problems
-from psr.policy.folder import load_tokenizer
+from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 from psr.records import Problem

@@ -29,7 +29,8 @@ from rich.table import Table
 
 from peers import FIRST_TOKEN, SHAPES, VOCABULARY, in_own_process, machine, make_model, train_with_psr
 from psr.modules.sft import SFTModule
-from psr.policy.folder import load_policy, load_tokenizer
+from psr.policy.folder import load_policy
+from psr.policy.tokenizer import load_tokenizer
 from psr.trees.packing import Plan, Unit, plan_rows
 from psr.trees.step_tree import Sample
 

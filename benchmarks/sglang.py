@@ -24,7 +24,7 @@ from psr.engines.sglang import Launch, SGLangEngine
 from psr.engines.usage import cache_hit_rate, usage_from_json
 from psr.files.jsonl import read_json, read_jsonl
 from psr.files.problems import read_gold_problems
-from psr.policy.folder import load_tokenizer
+from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.judged import judge_prompts
 from psr.prompts.templates import Prompts

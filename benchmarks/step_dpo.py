@@ -27,7 +27,7 @@ from rich.table import Table
 
 from peers import FIRST_TOKEN, SHAPES, VOCABULARY, in_own_process, machine, make_model
 from psr.files.jsonl import read_jsonl
-from psr.policy.folder import load_tokenizer
+from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 from psr.trees.packing import Group, Unit

@@ -17,7 +17,8 @@ from transformers import PreTrainedModel
 from peers import CLIP, train_with_psr
 from psr.modules.losses import Preferences, StepDPOLoss
 from psr.modules.step_dpo import StepDPOModule
-from psr.policy.folder import load_policy, load_tokenizer
+from psr.policy.folder import load_policy
+from psr.policy.tokenizer import load_tokenizer
 from psr.trees.packing import Group, Plan, plan_rows
 from psr.trees.step_tree import Sample
 

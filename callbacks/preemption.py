@@ -1,4 +1,4 @@
-"""Stops a fit that is told to, so that the same command goes on from there: psr/processes/stopping.py says what tells it.
+"""Stops a fit that is told to (psr/processes/stopping.py says by what), so that the same command goes on from there.
 
 While the model trains, all ranks stop after the same optimizer step. Supervised training then writes a checkpoint, from
 which it goes on in the middle of its epoch; an iteration's pass over its pairs is begun again. A search stops at the

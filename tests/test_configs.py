@@ -14,15 +14,14 @@ from typing import Any
 
 import pytest
 import yaml
-from jsonargparse import CLI, ArgumentParser, capture_parser
 from lightning import LightningDataModule, LightningModule, Trainer
 
-from psr.cli.lightning import PSRLightningCLI
-from psr.cli.main import LIGHTNING_COMMANDS, commands
+from psr.cli.commands import find
+from psr.cli.lightning import PSRLightningCLI, planned
+from psr.cli.main import command_parser
 from psr.cli.spelling import spelled
-from psr.commands.plan import plan
 from psr.files.jsonl import write_jsonl
-from psr.run.recipe import Stage, read_overlay, read_recipe, read_variables, stage_arguments
+from psr.run.recipe import Stage, read_overlay, read_recipe, read_variables, run, stage_arguments
 from tests.recipes.tiny_run import ROOT, TINY
 
 CONFIGS = ROOT / "configs"
@@ -84,10 +83,6 @@ def texts(value: Any) -> Iterator[str]:
             yield from texts(one)
     elif isinstance(value, str):
         yield value
-
-
-def command_parser() -> ArgumentParser:
-    return capture_parser(lambda: CLI(commands(), args=[]))
 
 
 @pytest.fixture
@@ -163,7 +158,7 @@ def test_every_trial_of_a_sweep_is_parsed_and_made(sweep: Path, run_dir: Path, l
     seen = set()
     for values in product(*(one["values"] for one in spec["parameters"].values())):
         options = [f"--{name}={value}" for name, value in zip(spec["parameters"], values, strict=True)]
-        given = command_parser().parse_args(["run", str(recipe), *options]).run.set
+        given = command_parser(run, ["run"]).parse_args([str(recipe), *options]).set
         module = ParsedCLI(args=arguments_of(recipe, stage, None, run_dir, llama, given)).datamodule
         seen.add((repr(module.search), repr(module.judge)))
     assert len(seen) == prod(len(one["values"]) for one in spec["parameters"].values())
@@ -173,11 +168,13 @@ def test_every_trial_of_a_sweep_is_parsed_and_made(sweep: Path, run_dir: Path, l
 def test_a_stage_is_parsed_and_everything_in_it_is_made(
     recipe: Path, stage: Stage, overlay: str | None, run_dir: Path, llama: Path
 ):
-    command, *options = arguments = arguments_of(recipe, stage, overlay, run_dir, llama)
-    if command not in LIGHTNING_COMMANDS:
-        parser = command_parser()
-        parser.instantiate_classes(parser.parse_args(spelled(arguments)))
+    arguments = arguments_of(recipe, stage, overlay, run_dir, llama)
+    found, path, options = find(spelled(arguments))
+    if found.parsed:
+        parser = command_parser(found.function(), path)
+        parser.instantiate(parser.parse_args(options))
         return
+    command = arguments[0]
     cli = ParsedCLI(args=arguments)
     assert isinstance(cli.model, LightningModule)
     assert isinstance(cli.datamodule, LightningDataModule)
@@ -202,7 +199,7 @@ def test_a_fit_is_planned_at_its_own_size(
     """Its model is made on the meta device: of the recipes for GPUs with the published shapes, else as the stand-in."""
     _, *options = arguments_of(recipe, stage, overlay, run_dir, llama)
     real = recipe / "architecture.json"
-    plan([*options, "--architecture", str(real if real.exists() else llama / "config.json")])
+    planned(["plan", *options, "--architecture", str(real if real.exists() else llama / "config.json")])
     said = capsys.readouterr().out
     gpus = {"qwen2.5-math-7b": 8, "qwen2.5-math-72b": 32}.get(recipe.name, 1)
     several = {"4-nodes": 32, "8-nodes": 64}.get(str(overlay), gpus)

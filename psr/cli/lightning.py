@@ -1,8 +1,12 @@
-"""LightningCLI with what every stage of psr shares: links between model and data, and the config in the logs."""
+"""LightningCLI with what every stage of psr shares: links between model and data, and the config in the logs.
+
+`psr fit|validate|test|predict` run a stage; `psr plan` parses one as `psr fit` would, and makes nothing of it.
+"""
 
 import os
 import uuid
 import warnings
+from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +14,34 @@ import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from psr.errors import PSRError, UsageError
-
-NOISE = (
-    "Does not validate against",
-    "Subtypes:",
-    "Errors:",
-    "- Expected a <class 'NoneType'>",
-    "Given value type:",
-    "Given value:",
-)
-"""How the lines of a jsonargparse message begin that only say which types were tried."""
+from psr.cli import classes  # noqa: F401 - so that configs may name them without their modules
+from psr.cli.messages import essence, users
+from psr.commands.plan import ARCHITECTURE, plan
+from psr.errors import UsageError
+from psr.planning import Guess
+from psr.processes.stopping import Preempted
 
 
-def essence(error: Exception) -> str:
-    """What a jsonargparse message says, on one line."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(NOISE))
+def stage(words: list[str]) -> None:
+    """Run one LightningCLI subcommand."""
+    try:
+        PSRLightningCLI(args=words)
+    except ArgumentError as error:
+        raise UsageError(f"{essence(error)} (see `psr {words[0]} --help`)") from error
+    except SIGTERMException as error:
+        raise Preempted from error
 
 
-def users(error: BaseException | None) -> Exception | None:
-    """The error of ours that led to `error`, if one did."""
-    while error is not None:
-        if isinstance(error, PSRError):
-            return error
-        error = error.__cause__
-    return None
+def planned(words: list[str]) -> None:
+    """Print what a stage needs; the arguments are those of `psr fit`, and `--plan.*`."""
+    try:
+        config = PlanCLI(args=["fit", *words[1:]]).config["fit"]
+    except ArgumentError as error:
+        raise UsageError(f"{essence(error)} (see `psr plan --help`)") from error
+    plan(config)
 
 
 class LogConfig(SaveConfigCallback):
@@ -104,3 +108,23 @@ class PSRLightningCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("model.init_args.model", "data.init_args.model")
         parser.link_arguments("seed_everything", "data.init_args.seed")
+
+
+class PlanCLI(PSRLightningCLI):
+    """All of `psr fit` up to the parsed config."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_class_arguments(Guess, "plan")
+        parser.add_argument(
+            "--architecture",
+            type=Path | None,
+            default=None,
+            help=f"config.json of the model; if not given, that of its folder, else {ARCHITECTURE} beside a config",
+        )
+
+    def instantiate_classes(self) -> None:
+        pass
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass

@@ -25,7 +25,7 @@ from psr.evaluation.judging import judge_figures, judge_shots, judged, length_bi
 from psr.evaluation.run_texts import texts_of
 from psr.evaluation.scoring_study import study
 from psr.evaluation.statistics import standard_error_of_mean
-from psr.policy.folder import load_tokenizer
+from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.judged import read_pairs
 from psr.run.settings import RunSettings, read_run_settings

@@ -23,7 +23,7 @@ from psr.errors import NoPairsError
 from psr.files.jsonl import DataError, append_row, read_appended
 from psr.files.problems import read_problems
 from psr.files.tables import is_table, read_table, write_table
-from psr.policy.folder import check_folder, load_tokenizer
+from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 from psr.records import Problem

@@ -18,7 +18,7 @@ from psr.evaluation.benchmarks import benchmark_label, read_benchmark
 from psr.evaluation.comparison import compare_outcomes
 from psr.evaluation.outcomes import Row, grade_rows, summarize
 from psr.files.jsonl import read_json, write_json, write_jsonl
-from psr.policy.folder import check_folder, load_tokenizer
+from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 from psr.records import GoldProblem

@@ -2,15 +2,14 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
-
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from psr.errors import UsageError
 from psr.policy.fetch import fetch_model
-from psr.policy.folder import export_policy, load_tokenizer, new_policy
-from psr.policy.tiny_tokenizer import build_tokenizer
+from psr.policy.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def init(out: Path, architecture: str, settings: dict[str, Any], seed: int = 0) -> None:
@@ -22,6 +21,11 @@ def init(out: Path, architecture: str, settings: dict[str, Any], seed: int = 0) 
         settings: fields of that architecture's config (hidden_size, num_hidden_layers, ...).
         seed: seed of the weights.
     """
+    import torch
+
+    from psr.policy.folder import export_policy, new_policy
+    from psr.policy.tiny_tokenizer import build_tokenizer
+
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     policy = new_policy(architecture, settings, tokenizer)
@@ -30,7 +34,7 @@ def init(out: Path, architecture: str, settings: dict[str, Any], seed: int = 0) 
     print(f"{out}: {architecture} with {sum(p.numel() for p in policy.parameters()):,} random weights")
 
 
-def check_tokenizer_stays(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_tokenizer_stays(policy: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
     """Raise UsageError where transformers would load another tokenizer than the one that was saved.
 
     For some architectures (qwen2) it trusts its own tokenizer class more than the folder's files.

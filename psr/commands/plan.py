@@ -1,17 +1,15 @@
 """`psr plan --config FILE`: what the stage of a config will need, and whether it fits, before any GPU is asked for.
 
-Takes the arguments of `psr fit`, and `--plan.*`. Nothing of the config is made but the model's shapes.
+Knows the parsed config, whose arguments are those of `psr fit`, and `--plan.*`; nothing of it is made.
 """
 
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.cli import LightningArgumentParser
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from psr.cli.lightning import PSRLightningCLI
 from psr.errors import UsageError
 from psr.planning import (
     GB,
@@ -32,29 +30,8 @@ SHARDED = "psr.policy.sharding.ShardedStrategy"
 SGLANG = "psr.engines.sglang.SGLangEngine"
 
 
-class PlanCLI(PSRLightningCLI):
-    """All of `psr fit` up to the parsed config."""
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        super().add_arguments_to_parser(parser)
-        parser.add_class_arguments(Guess, "plan")
-        parser.add_argument(
-            "--architecture",
-            type=Path | None,
-            default=None,
-            help=f"config.json of the model; if not given, that of its folder, else {ARCHITECTURE} beside a config",
-        )
-
-    def instantiate_classes(self) -> None:
-        pass
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
-
-
-def plan(args: list[str]) -> None:
-    """Print the plan. Raises UsageError where it does not fit."""
-    config = PlanCLI(args=["fit", *args]).config["fit"]
+def plan(config: Any) -> None:
+    """Print the plan of a parsed `fit` config. Raises UsageError where it does not fit."""
     guess = Guess(**config.plan.as_dict())
     arch = Architecture.of(architecture_file(config))
     layout = layout_of(config)

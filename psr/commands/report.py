@@ -5,11 +5,6 @@ from pathlib import Path
 from rich.console import Console
 
 from psr.errors import UsageError
-from psr.report.images import NoBrowserError, write_images
-from psr.report.markdown import build_markdown
-from psr.report.page import build_page
-from psr.report.runs import read_runs
-from psr.report.sections import charts
 
 
 def report(runs: list[Path], out: Path | None = None, problems: int = 20, images: bool = True) -> None:
@@ -22,6 +17,12 @@ def report(runs: list[Path], out: Path | None = None, problems: int = 20, images
             make a larger file.
         images: also write figures/*.svg and *.png; needs Chrome or Chromium on the machine.
     """
+    from psr.report.images import NoBrowserError, write_images
+    from psr.report.markdown import build_markdown
+    from psr.report.page import build_page
+    from psr.report.runs import read_runs
+    from psr.report.sections import charts
+
     if problems < 0:
         raise UsageError(f"problems is {problems}: name how many problems of an iteration the page holds, 0 for none")
     found = read_runs(runs)

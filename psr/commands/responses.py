@@ -11,7 +11,7 @@ from psr.engines.base import Engine, Origin, Sampling
 from psr.errors import NoPairsError
 from psr.files.jsonl import write_jsonl
 from psr.files.problems import read_problems
-from psr.policy.folder import check_folder, load_tokenizer
+from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 from psr.records import Problem

@@ -17,7 +17,7 @@ from psr.evaluation.grading import grade_many
 from psr.evaluation.statistics import standard_error
 from psr.files.jsonl import DataError, append_row, read_appended, read_jsonl, write_json
 from psr.files.problems import read_problems
-from psr.policy.folder import check_folder, load_tokenizer
+from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 from psr.records import Problem

@@ -8,7 +8,7 @@ from typing import Literal
 from psr.engines.chat_server import serve_chat
 from psr.engines.local import LocalEngine
 from psr.engines.sglang.server import Launch, serve_command, serve_environment
-from psr.policy.folder import check_folder
+from psr.policy.tokenizer import check_folder
 
 
 def serve(

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from psr.errors import UsageError
@@ -19,10 +20,9 @@ from psr.run.results import start_results
 SHARED = ("data", "models/M0", "models/M1")
 
 
-def trial(args: list[str]) -> None:
-    """Run it. Raises UsageError where there is no such run or stage."""
-    from psr.cli.main import main
-
+def trial(words: list[str], execute: Callable[[list[str]], None]) -> None:
+    """Run it by `execute`, which takes a command line. Raises UsageError where there is no such run or stage."""
+    args = words[1:]
     if len(args) < 3:
         raise UsageError("psr trial RECIPE BASE STAGE [--name=value ...]: BASE is the run directory to start from")
     recipe, base, name = Path(args[0]).resolve(), Path(args[1]).resolve(), args[2]
@@ -44,4 +44,4 @@ def trial(args: list[str]) -> None:
                 part.parent.mkdir(exist_ok=True)
                 part.symlink_to(base / part)
         start_results(RunFolder(folder).results, spec["name"], before["seed"], before["judge"])
-        main([*stage_arguments(stages[name], values, on_top, folder), *args[3:]])
+        execute([*stage_arguments(stages[name], values, on_top, folder), *args[3:]])

@@ -1,7 +1,7 @@
 """Judge data of whole responses from an exact verifier: pairs of responses, scored responses, scored steps.
 
-What `psr.curation.eft` is for steps, for the other judges that a policy can be: one that compares whole responses, and the
-additive one of SRLM (arXiv 2401.10020). Does not know who sampled the responses, or how a judge is trained on them.
+What `psr.curation.eft` is for steps, for the other judges that a policy can be: one that compares whole responses, and
+the additive one of SRLM (arXiv 2401.10020). Does not know who sampled the responses, or how a judge is trained on them.
 """
 
 import random

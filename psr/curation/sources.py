@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
 
-from datasets import disable_progress_bars, load_dataset
-
 from psr.answers import extract_boxed
 from psr.curation import arithmetic
 from psr.files.jsonl import DataError
@@ -112,6 +110,8 @@ def _file_rows(source: Source) -> list[dict[str, Any]]:
 
 def hub_rows(source: Source) -> Iterator[dict[str, Any]]:
     """The rows of a hub set as they are. Raises DataError as `read_source`."""
+    from datasets import disable_progress_bars, load_dataset
+
     if not sys.stderr.isatty():
         disable_progress_bars()  # which would fill a log with redrawn lines
     try:

@@ -5,7 +5,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from psr.evaluation.benchmarks import read_benchmark
-from psr.policy.folder import load_tokenizer
+from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 from psr.records import GoldProblem

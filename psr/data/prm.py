@@ -18,7 +18,7 @@ from psr.curation.prm800k import RatedTrajectory, read_trajectories
 from psr.data.rows import check_accumulation, data_rank, row_loader
 from psr.errors import UsageError
 from psr.evaluation.steps import StepBaselines, step_baselines
-from psr.policy.folder import load_tokenizer
+from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.prm import TEMPLATE, PRMEncoder
 from psr.trees.packing import Group, Plan, Row, Unit, plan_rows
 from psr.trees.step_tree import Sample

@@ -21,7 +21,7 @@ from psr.engines.usage import Usage, add_usage, usage_line, used_between
 from psr.errors import NoPairsError, UsageError
 from psr.files.jsonl import write_json
 from psr.files.problems import read_problems
-from psr.policy.folder import check_folder, load_tokenizer
+from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.processes.ranks import Ranks, Searchers
 from psr.processes.stopping import stop_asked
 from psr.prompts.encoder import Encoder

@@ -2,7 +2,8 @@
 
 Knows the JSONL schemas, the prompts and the tokenizer. Does not know the model's weights or the loss.
 
-IFT rows: `problem`, `solution` (one step a line), optionally `answer`. Judged pairs and scored rows: psr/prompts/judged.py.
+IFT rows: `problem`, `solution` (one step a line), optionally `answer`. Judged pairs and scored
+rows: psr/prompts/judged.py.
 """
 
 import random
@@ -15,7 +16,7 @@ from psr.curation.segmenting import with_box
 from psr.data.rows import check_accumulation, data_rank, row_loader
 from psr.errors import UsageError
 from psr.files.tables import read_table
-from psr.policy.folder import load_tokenizer
+from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.judged import judge_prompts, read_pairs, read_scored, score_prompt
 from psr.prompts.templates import Prompts

@@ -8,12 +8,14 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from psr.engines.base import Engine, EngineError, PromptTooLong, Sampling
-from psr.policy.folder import load_tokenizer
+from psr.policy.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 MAX_BODY = 2**24
 
@@ -70,7 +72,7 @@ async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, bytes] |
 
 
 async def answer(
-    method: str, path: str, body: bytes, name: str, engine: Engine, tokenizer: PreTrainedTokenizerBase
+    method: str, path: str, body: bytes, name: str, engine: Engine, tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[str, dict[str, Any]]:
     """Status line and JSON of the reply."""
     if (method, path) == ("GET", "/v1/models"):
@@ -113,7 +115,7 @@ def sampling_of(asked: dict[str, Any]) -> Sampling:
     )
 
 
-def prompt_of(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def prompt_of(messages: Sequence[dict[str, str]], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """The ids of a conversation; without a chat template those of its contents, line by line."""
     if tokenizer.chat_template is None:
         return tokenizer.encode("\n".join(message["content"] for message in messages))

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from psr.errors import UsageError
 
@@ -60,9 +59,9 @@ def _embed_shipped(texts: Sequence[str]) -> Vectors:
     return np.asarray(model.embed(list(texts)), dtype=np.float32)
 
 
-@torch.inference_mode()
 def _embed_by_model(texts: Sequence[str], name: str, batch: int = 32, longest: int = 512) -> Vectors:
     """The mean of the last hidden states of a Hugging Face model over the tokens of each text."""
+    import torch
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name).eval()
@@ -73,7 +72,8 @@ def _embed_by_model(texts: Sequence[str], name: str, batch: int = 32, longest: i
         some = list(texts[start : start + batch])
         asked = tokenizer(some, padding=True, truncation=True, max_length=longest, return_tensors="pt")
         asked.pop("token_type_ids", None)
-        states = model(**asked).last_hidden_state
+        with torch.inference_mode():
+            states = model(**asked).last_hidden_state  # (texts, tokens, dimensions)
         weights = asked["attention_mask"].unsqueeze(-1).to(states.dtype)
         rows.append((states * weights).sum(1) / weights.sum(1).clamp(min=1))
     return torch.cat(rows).float().numpy()

@@ -11,8 +11,8 @@ from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryRecal
 
 from psr.data.prm import PRMDataModule
 from psr.modules.sft import SFTModule
-from psr.policy.folder import load_tokenizer
 from psr.policy.lora import LoRA
+from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.prm import PRMEncoder
 from psr.trees.packing import Row
 from psr.trees.scoring import scored_hidden

@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric
 from psr.data.benchmark import BenchmarkDataModule
 from psr.engines.base import Engine
 from psr.evaluation.solving import Solved, solve_greedy
-from psr.policy.folder import check_folder
+from psr.policy.tokenizer import check_folder
 from psr.records import GoldProblem
 
 

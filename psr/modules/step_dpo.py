@@ -72,7 +72,7 @@ class StepDPOModule(RowModule):
         """The reference's log-probabilities of the rows' scored tokens; `rows` are this rank's."""
         assert self.policy is not None
         policy: PreTrainedModel = self.policy
-        score: Callable[[PreTrainedModel, Row], Tensor] = lambda _, row: self(row)
+        score: Callable[[PreTrainedModel, Row], Tensor] = lambda _, row: self(row)  # noqa: E731 of whole weights
         scope: AbstractContextManager[None] = nullcontext()
         if self.reference == "initial" and self.lora is not None:
             scope = adapters_off(policy)

@@ -14,9 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from psr.modules.figures import StepFigures
-from psr.policy.folder import check_folder, empty_trainable, export_policy, load_tokenizer, load_trainable
+from psr.policy.folder import empty_trainable, export_policy, load_trainable
 from psr.policy.lora import LoRA
 from psr.policy.sharding import ShardedStrategy, by_mesh, gradient_norm
+from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.trees.packing import Row
 from psr.trees.scoring import row_logprobs
 

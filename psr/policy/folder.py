@@ -9,26 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from psr.errors import PSRError
 from psr.policy.lora import LoRA, add_adapters, merged_state
+from psr.policy.tokenizer import check_folder
 from psr.trees.attention import use_tree_attention
 
 disable_progress_bar()  # it would draw over the bar of the phase that loads or saves, and fill a log with redrawn lines
-
-
-class PolicyError(PSRError, ValueError):
-    """A model folder that cannot be loaded or made; the message names it."""
-
-
-def check_folder(folder: str | Path) -> Path:
-    """The folder, if it holds a Hugging Face model. Raises PolicyError otherwise."""
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise PolicyError(f"no model in {folder}: expected a Hugging Face folder with config.json")
-    return folder
 
 
 def load_policy(
@@ -39,13 +27,6 @@ def load_policy(
     assert isinstance(model, PreTrainedModel)
     torch.nn.Module.to(model, device)
     return model
-
-
-def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(str(check_folder(folder)), local_files_only=True)
-    if tokenizer.eos_token_id is None:
-        raise PolicyError(f"the tokenizer in {folder} has no EOS token: a solution could not end")
-    return tokenizer
 
 
 def new_policy(architecture: str, settings: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

@@ -29,8 +29,8 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from psr.files.jsonl import write_json
-from psr.policy.folder import PolicyError, check_folder
 from psr.policy.lora import merged_weights, plain_name
+from psr.policy.tokenizer import PolicyError, check_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Megatron's division of a layer (arXiv 1909.08053): two matrix products in a row, then one sum over the ranks.

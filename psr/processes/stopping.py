@@ -21,6 +21,11 @@ PREEMPTED = 75
 MARK = "PSR_STOPPED"
 """Environment variable that names the file to leave."""
 
+
+class Preempted(SystemExit):
+    """This process was told to stop, and has: the same command goes on from here."""
+
+
 _asked: set[int] = set()
 
 

@@ -5,12 +5,14 @@ Knows the tokenizer and the prompts. Does not know engines, search or training.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from psr.errors import PSRError
 from psr.prompts.templates import VERDICTS, Prompts
 from psr.records import Candidate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class StepBoundaryError(PSRError, ValueError):
@@ -28,7 +30,7 @@ class Encoder:
         StepBoundaryError: the tokenizer has no token boundary between `step_separator` and `step_marker`.
     """
 
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: "PreTrainedTokenizerBase"
     prompts: Prompts
     shots: tuple[tuple[str, str], ...] = ()
 

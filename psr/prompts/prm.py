@@ -9,11 +9,14 @@ template; no engine, no training.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from psr.prompts.encoder import StepBoundaryError
 from psr.prompts.templates import STEP_MARK, fill
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 TEMPLATE = "{problem}\n\n"
 LABELS = ("+", "-")
@@ -31,7 +34,7 @@ class PRMEncoder:
         StepBoundaryError: "+" or "-" is no single token.
     """
 
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: "PreTrainedTokenizerBase"
     template: str = TEMPLATE
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +54,8 @@ def run(
     overlay: str | None = None,
     set: dict[str, Any] | None = None,
     launch: str = "",
+    *,
+    execute: Callable[[list[str]], None],
 ) -> None:
     """Run all stages of a recipe that are not done yet, then print the table of M1, M2, ...
 
@@ -66,9 +69,8 @@ def run(
             YAML.
         launch: command that starts the processes of the recipe's parallel stages, and is given theirs, for instance
             "torchrun --nproc-per-node 8 --no-python" or "srun".
+        execute: runs the command line of a stage; the command line hands itself over.
     """
-    from psr.cli.main import main
-
     recipe = recipe.resolve()
     run_dir = (run_dir or Path("runs") / recipe.name).resolve()
     spec = read_recipe(recipe)
@@ -92,7 +94,7 @@ def run(
             if stage.parallel and launch:
                 start(launch, arguments, run_dir / "stopped")
             else:
-                main(arguments)
+                execute(arguments)
             seconds = time.monotonic() - started
             if stage.seconds_of:
                 add_seconds(folder.iteration(1), stage.seconds_of, seconds)

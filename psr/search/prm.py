@@ -12,7 +12,7 @@ from typing import Protocol
 
 from psr.engines.base import Engine, Origin
 from psr.errors import UsageError
-from psr.policy.folder import check_folder, load_tokenizer
+from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.prm import TEMPLATE, PRMEncoder
 from psr.records import Candidate, Judgement, Problem
 from psr.search.judges import JudgeSettings, hold

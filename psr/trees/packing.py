@@ -167,7 +167,7 @@ def balanced(trees: Sequence[GroupTree], rows: int) -> list[list[GroupTree]]:
 class Row:
     """A packed row and where its completions are scored.
 
-    `token_ids`, `position_ids` and `ends` (psr/trees/step_tree.py) are (tokens,). A scored token is one that at least one
+    `token_ids`, `position_ids` and `ends` (see step_tree.py) are (tokens,). A scored token is one that at least one
     completion holds: `targets` are their ids and `sources` the positions that predict them, both (scored,).
     Completion `owners[i]` holds the scored token `members[i]`. `units` are the numbers of what was packed, in the order
     of their completions. The optimizer step's loss is the sum over its rows of `share` times the sum over the row, as

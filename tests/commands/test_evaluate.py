@@ -108,15 +108,15 @@ def test_psr_test_names_what_it_does_not_count(models: list[Path], tmp_path: Pat
     write_jsonl(tmp_path / "sums.jsonl", [*ROWS, NO_GOLD])
     config = {
         "model": {
-            "class_path": "psr.modules.solver.SolverModule",
+            "class_path": "SolverModule",
             "init_args": {
                 "model": str(models[0]),
                 "max_tokens": 8,
-                "engine": {"class_path": "psr.engines.local.LocalEngine"},
+                "engine": {"class_path": "LocalEngine"},
             },
         },
         "data": {
-            "class_path": "psr.data.benchmark.BenchmarkDataModule",
+            "class_path": "BenchmarkDataModule",
             "init_args": {"problems": str(tmp_path / "sums.jsonl"), "prompts": str(TINY / "prompts.yaml")},
         },
         "trainer": {"accelerator": "cpu", "logger": False, "default_root_dir": str(tmp_path)},

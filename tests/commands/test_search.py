@@ -161,7 +161,7 @@ def test_the_judge_is_the_policy_or_a_process_reward_model(arguments: list[str],
         main([*arguments, "--judge.kind=random"])
     with pytest.raises(SystemExit, match=r"judge\.kind is 'prm' and prm is not given"):
         main([*arguments, "--judge.kind=prm"])
-    prm = [f"--prm.model={llama}", "--prm.engine=psr.engines.local.LocalEngine", r"--prm.template={problem}"]
+    prm = [f"--prm.model={llama}", "--prm.engine=LocalEngine", r"--prm.template={problem}"]
     with pytest.raises(SystemExit, match=r"judge\.kind is 'self' and prm is given"):
         main([*arguments, *prm])
     main([*arguments, *prm, "--judge.kind=prm", "--methods=[best_of_n,step,beam]"])

@@ -24,7 +24,7 @@ FILES = ("eft.jsonl", "eft.heldout.jsonl", "eft.rejects.jsonl", "eft.md")
 
 def config(folder: Path, llama: Path, url: str) -> list[str]:
     """A command line for `folder`: a random policy proposes, a random PRM values, the server judges."""
-    engine = {"class_path": "psr.engines.local.LocalEngine", "init_args": {"max_batch": 8}}
+    engine = {"class_path": "LocalEngine", "init_args": {"max_batch": 8}}
     settings = {
         "model": str(llama),
         "problems": "problems.jsonl",

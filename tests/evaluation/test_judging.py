@@ -10,7 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from psr.engines.base import Sampling
-from psr.evaluation.judging import JudgeMetric, evaluate_judge, judge_shots, judged, length_bias
+from psr.evaluation.judge_metric import JudgeMetric
+from psr.evaluation.judging import evaluate_judge, judge_shots, judged, length_bias
 from psr.evaluation.scoring_study import study
 from psr.prompts.encoder import Encoder
 from psr.prompts.judged import written

@@ -15,10 +15,10 @@ from psr.search.prm import PRM
 
 CONFIG = """
 model:
-  class_path: psr.modules.prm.PRMModule
+  class_path: PRMModule
   init_args: {{model: {model}, export_to: PRM, lr: 3.0e-3}}
 data:
-  class_path: psr.data.prm.PRMDataModule
+  class_path: PRMDataModule
   init_args: {{trajectories: rated.jsonl, batch_size: 24, template: "{{problem}}\\n"}}
 trainer:
   default_root_dir: prm
@@ -29,7 +29,7 @@ trainer:
   enable_progress_bar: false
   enable_model_summary: false
   logger:
-    class_path: lightning.pytorch.loggers.CSVLogger
+    class_path: CSVLogger
     init_args: {{save_dir: prm, name: logs}}
 """
 

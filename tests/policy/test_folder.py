@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from psr.policy.folder import PolicyError, check_folder, export_policy, load_policy, load_tokenizer, new_policy
+from psr.policy.folder import export_policy, load_policy, new_policy
 from psr.policy.tiny_tokenizer import build_tokenizer
+from psr.policy.tokenizer import PolicyError, check_folder, load_tokenizer
 from tests.conftest import TINY
 
 IDS = torch.tensor([[11, 20, 12, 8, 5]])

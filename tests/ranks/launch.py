@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.recipes.tiny_run import LIMIT, environment
 
 SHARDED = [
-    *("--trainer.strategy", "psr.policy.sharding.ShardedStrategy", "--trainer.strategy.compute_dtype", "float32"),
+    *("--trainer.strategy", "ShardedStrategy", "--trainer.strategy.compute_dtype", "float32"),
     *("--trainer.strategy.export_dtype", "float32"),
 ]
 DDP = ["--trainer.strategy", "ddp"]

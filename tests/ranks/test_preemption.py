@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slow
 
 STEPS = 72
 CALLBACKS = """
-    - {class_path: callbacks.preemption.Preemption}
-    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+    - {class_path: Preemption}
+    - class_path: ModelCheckpoint
       init_args: {dirpath: checkpoints, save_last: true, every_n_epochs: 1, save_on_train_epoch_end: true}
 """
 TWO = ["--trainer.devices", "2", *SHARDED]

@@ -18,9 +18,9 @@ from tests.ranks.launch import DDP, SHARDED, launch
 pytestmark = pytest.mark.slow
 
 CONFIG = """
-model: {class_path: psr.modules.sft.SFTModule, init_args: {lr: 1.0e-3}}
+model: {class_path: SFTModule, init_args: {lr: 1.0e-3}}
 data:
-  class_path: psr.data.sft.SFTDataModule
+  class_path: SFTDataModule
   init_args:
     {ift: ift.jsonl, val_ift: val.jsonl, batch_size: 6, row_tokens: 60,
      prompts: {reason: "{problem}\\n", step_marker: "", step_separator: "\\n"}}
@@ -30,9 +30,9 @@ trainer:
 """
 TRAINER = CONFIG.partition("trainer:")[2]
 PRM_CONFIG = f"""
-model: {{class_path: psr.modules.prm.PRMModule, init_args: {{lr: 1.0e-3}}}}
+model: {{class_path: PRMModule, init_args: {{lr: 1.0e-3}}}}
 data:
-  class_path: psr.data.prm.PRMDataModule
+  class_path: PRMDataModule
   init_args: {{trajectories: rated.jsonl, val_share: 0.25, batch_size: 6, row_tokens: 60, template: "{{problem}}\\n"}}
 trainer:{TRAINER}"""
 ADAPTERS = ["--model.init_args.lora", "{rank: 4}"]

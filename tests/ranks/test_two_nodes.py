@@ -35,15 +35,15 @@ UNDER_WAY = 2
 """Problems that a node searches at the same time."""
 CONFIG = """
 model:
-  class_path: psr.modules.step_dpo.StepDPOModule
+  class_path: StepDPOModule
   init_args: {{model: models/M1, lr: 1.0e-3}}
 data:
-  class_path: psr.data.self_rewarding.SelfRewardingDataModule
+  class_path: SelfRewardingDataModule
   init_args:
     problems: problems.jsonl
     run_dir: .
     searchers: rank
-    engine: {{class_path: psr.engines.sglang.SGLangEngine, init_args: {{urls: ["{url}"]}}}}
+    engine: {{class_path: SGLangEngine, init_args: {{urls: ["{url}"]}}}}
     problems_per_iteration: [{problems}, {problems}]
     search: {{width: 3, temperature: 1.0, top_p: 1.0, max_iterations: 3, max_step_tokens: 12}}
     judge: {{kind: random}}
@@ -58,8 +58,8 @@ trainer:
   logger: false
   enable_progress_bar: false
   callbacks:
-    - class_path: callbacks.self_rewarding_loop.SelfRewardingLoop
-    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+    - class_path: SelfRewardingLoop
+    - class_path: ModelCheckpoint
       init_args: {{dirpath: checkpoints, save_last: true, every_n_epochs: 1, save_on_train_epoch_end: true}}
 ckpt_path: last
 """

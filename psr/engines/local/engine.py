@@ -6,20 +6,22 @@ nothing of steps or judges. What is sampled for a request depends on its own see
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from psr.engines.base import ANYWHERE, Completion, EngineError, Origin, PromptTooLong, Sampling
-from psr.engines.local.core import Core
+from psr.engines.base import ANYWHERE, Completion, Engine, EngineError, Origin, PromptTooLong, Sampling
 from psr.engines.local.rows import Row
 from psr.engines.usage import Usage
-from psr.policy.folder import load_policy, load_tokenizer
+from psr.policy.tokenizer import load_tokenizer
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+if TYPE_CHECKING:
+    from psr.engines.local.core import Core
+
+DTYPES = ("float32", "bfloat16")
 SETTLED_TURNS = 8
 """Turns of the event loop without a new request after which every waiting coroutine has asked."""
 
@@ -33,7 +35,7 @@ class _Job:
     left: int
 
 
-class LocalEngine:
+class LocalEngine(Engine):
     """Serves a policy inside this process.
 
     Args:
@@ -51,9 +53,9 @@ class LocalEngine:
             raise EngineError(f"engine.dtype is {dtype!r}: choose one of {', '.join(DTYPES)}")
         if max_batch < 1:
             raise EngineError(f"engine.max_batch is {max_batch}: it must be at least 1")
-        self.dtype, self.max_batch, self.device = DTYPES[dtype], max_batch, torch.device(device)
+        self.dtype, self.max_batch, self.device = dtype, max_batch, device
         self.cache_gib = cache_gib
-        self.usage: dict[str, Usage] = {}
+        self._usage: dict[str, Usage] = {}
         self._core: Core | None = None
         self._version: str | None = None
         self._jobs: dict[Row, _Job] = {}
@@ -63,6 +65,10 @@ class LocalEngine:
     @property
     def served_version(self) -> str | None:
         return self._version
+
+    @property
+    def usage(self) -> Mapping[str, Usage]:
+        return self._usage
 
     async def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, origin: Origin = ANYWHERE
@@ -91,7 +97,12 @@ class LocalEngine:
         if any(not job.reply.done() for job in self._jobs.values()):  # a run that failed leaves cancelled ones behind
             raise EngineError("weights cannot be changed while requests are waiting")
         await self.close()
-        model = load_policy(folder, self.dtype, self.device).eval()
+        import torch  # when there is something to serve: naming an engine in a config should cost nothing
+
+        from psr.engines.local.core import Core
+        from psr.policy.folder import load_policy
+
+        model = load_policy(folder, getattr(torch, self.dtype), self.device).eval()
         self._core = Core(model, load_tokenizer(folder), self.max_batch, int(self.cache_gib * 2**30))
         self._version = version
 
@@ -137,7 +148,7 @@ class LocalEngine:
         asked, computed = sum(len(row.prompt) for row in rows), sum(row.computed for row in rows)
         generated = sum(len(row.token_ids) for row in rows)
         used = Usage(len(rows), asked, asked - computed, generated, (time.monotonic() - started) * len(rows))
-        self.usage[origin.kind] = self.usage.get(origin.kind, Usage()) + used
+        self._usage[origin.kind] = self._usage.get(origin.kind, Usage()) + used
 
     async def _serve(self) -> None:
         await self._settle()

@@ -10,14 +10,12 @@ import json
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase
-
-from psr.engines.base import ANYWHERE, Completion, EngineError, Origin, PromptTooLong, Sampling
+from psr.engines.base import ANYWHERE, Completion, Engine, EngineError, Origin, PromptTooLong, Sampling
 from psr.engines.sglang.fleet import Fleet
 from psr.engines.sglang.prefixes import shared_prefixes
 from psr.engines.sglang.protocol import (
@@ -34,7 +32,11 @@ from psr.engines.sglang.server import Launch, OwnedServer
 from psr.engines.sglang.transport import Transient
 from psr.engines.sglang.weights import label_of, staged
 from psr.engines.usage import Usage
-from psr.policy.folder import check_folder, load_tokenizer
+from psr.policy.tokenizer import check_folder, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ RECENT = 64
 """Sequences of a key that are remembered as being in its server's cache."""
 
 
-class SGLangEngine:
+class SGLangEngine(Engine):
     """Serves a policy from SGLang: from running servers, or from one that it starts and ends itself.
 
     Args:
@@ -89,7 +91,7 @@ class SGLangEngine:
         self.chunk = 1 if router is not None else min(chunk, concurrency)
         self.share_from, self.colocated = share_from, colocated
         self.stage = None if stage is None else Path(stage).expanduser().absolute()
-        self.usage: dict[str, Usage] = {}
+        self._usage: dict[str, Usage] = {}
         self._version: str | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._context = self._longest_prompt = 0
@@ -98,6 +100,10 @@ class SGLangEngine:
     @property
     def served_version(self) -> str | None:
         return self._version
+
+    @property
+    def usage(self) -> Mapping[str, Usage]:
+        return self._usage
 
     async def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, origin: Origin = ANYWHERE
@@ -214,7 +220,7 @@ class SGLangEngine:
             used = used + usage_of(ask, reply)
             if origin.key:
                 self._recent[origin.key].append(ask.prompt + tuple(reply["output_ids"]))
-        self.usage[origin.kind] = self.usage.get(origin.kind, Usage()) + used
+        self._usage[origin.kind] = self._usage.get(origin.kind, Usage()) + used
 
 
 def servers_of(urls: list[str] | None, launch: Launch | None) -> list[Server]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import lightning  # noqa: F401 - its log handler keeps the stderr of the moment: imported later, that of one test
 import pytest
 
+from psr.cli.commands import COMMANDS
 from psr.cli.main import main
 from psr.files.jsonl import read_jsonl, write_jsonl
 from tests.recipes.tiny_run import JUDGE, TINY, contents, environment, finished_run
@@ -21,7 +22,7 @@ LOOP = (
 )
 TEST = ("test", "--config", str(TINY / "test.yaml"), "--data.init_args.prompts", str(TINY / "prompts.yaml"))
 EFT = (
-    *("data", "eft", "models/M1", "data/ift.jsonl", "data/made.jsonl", "psr.engines.local.LocalEngine"),
+    *("data", "eft", "models/M1", "data/ift.jsonl", "data/made.jsonl", "LocalEngine"),
     *("--prompts", str(TINY / "prompts.yaml")),
 )
 
@@ -76,9 +77,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]):
         main(["--help"])
     assert exit.value.code == 0
     shown = capsys.readouterr().out
-    for command in ("fit|validate|test|predict", "run", "data", "model"):
-        assert command in shown
-    assert "Run all stages of a recipe" in shown
+    for name, command in COMMANDS.commands.items():
+        assert f"    {name} " in shown and command.line in " ".join(shown.split())
 
 
 def test_help_of_run_has_a_line_for_every_option(capsys: pytest.CaptureFixture[str]):
@@ -168,7 +168,7 @@ def test_an_unknown_option(fails: Fails):
 
 def test_an_unknown_key_in_the_config_of_a_data_command(fails: Fails, run_dir: Path):
     (run_dir / "more.yaml").write_text("{out: data, iftt: 3}")
-    assert "iftt" in fails("data", "arithmetic", "--config", "more.yaml", code=2)
+    assert "iftt" in fails("data", "arithmetic", "--config", "more.yaml")
 
 
 def test_a_missing_config_file(fails: Fails):
