@@ -104,6 +104,7 @@ COMMANDS = Group(
         ),
         "data": DATA,
         "model": MODEL,
+        "solve": Command("one problem by judged search, shown as it goes", "psr.commands.solve:solve"),
         "search": Command("solve problems by test-time search", "psr.commands.search:search"),
         "evaluate": Command("models on benchmarks: accuracy, intervals", "psr.commands.evaluate:evaluate"),
         "analyse": ANALYSE,

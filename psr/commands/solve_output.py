@@ -63,6 +63,12 @@ class Attempt:
         """How many steps the solution has."""
         return sum(node.event == "kept" for node in self.nodes)
 
+    def counts(self) -> list[str]:
+        """What became of the expansions of a search, in words; nothing of other ways to solve."""
+        events = [node.event for node in self.nodes]
+        said = {"kept": "step kept", "rolled_back": "step taken back", "tied": "tie"}
+        return [plural(events.count(event), name) for event, name in said.items() if event in events]
+
     def result(self) -> list[RenderableType]:
         assert self.solution is not None
         boxed = extract_boxed(self.solution) if self.finished else None
@@ -71,6 +77,12 @@ class Attempt:
             why = "no boxed answer" if self.finished else "no answer: the solution did not come to its end"
             answer = Text(why, "yellow")
         return [Text(), Text(printable(self.solution).strip()), answer, Text(self.cost, "dim")]
+
+
+def plural(count: int, name: str) -> str:
+    """ "1 step kept", "2 steps kept", "3 ties"."""
+    word, space, rest = name.partition(" ")
+    return f"{count} {word}{'' if count == 1 else 's'}{space}{rest}"
 
 
 def heading(step: str, event: str, style: str) -> Text:
@@ -89,9 +101,8 @@ def expansion(node: StepNode, show_replies: bool) -> list[RenderableType]:
     for i in sorted(counts, key=lambda i: (i != chosen, -node.scores[i], i)):
         role = "chosen" if i == chosen and node.event == "kept" else "rejected" if i == rejected else ""
         look = "bold green" if role == "chosen" else "red" if role == "rejected" else ""
-        wins = node.scores[i]
         times = f", {counts[i]} times" if counts[i] > 1 else ""
-        facts = f"{names[i]} {wins} win{'' if wins == 1 else 's'}{times}{', ' + role if role else ''}"
+        facts = f"{names[i]} {plural(node.scores[i], 'win')}{times}{', ' + role if role else ''}"
         lines.append(candidate_line(node.candidates[i], look, facts))
     if not node.candidates:
         lines.append(Text("  no candidate ended its step", "yellow"))
@@ -99,12 +110,14 @@ def expansion(node: StepNode, show_replies: bool) -> list[RenderableType]:
     if show_replies:
         for one in node.judgements:
             shown = f"A {names[one.first]}, B {names[one.second]}: {printable(one.text).strip()}"
-            lines.append(Padding(Text(shown, "dim italic"), (0, 0, 0, 4)))
+            lines.append(Padding(Text(shown, "dim italic"), (0, 0, 0, 4), expand=False))
     return lines
 
 
 def candidate_line(candidate: Candidate, style: str, facts: str) -> RenderableType:
-    return Padding(Text(printable(candidate.text).strip(), style) + Text(f"  {facts}", "dim"), (0, 0, 0, 2))
+    return Padding(
+        Text(printable(candidate.text).strip(), style) + Text(f"  {facts}", "dim"), (0, 0, 0, 2), expand=False
+    )
 
 
 def who_beat_whom(judgements: Sequence[Judgement], names: dict[int, str]) -> list[str]:
