@@ -72,7 +72,7 @@ class Attempt:
     def result(self) -> list[RenderableType]:
         assert self.solution is not None
         boxed = extract_boxed(self.solution) if self.finished else None
-        answer = Text("answer ", "dim") + Text(printable(boxed or ""), "bold green")
+        answer = Text.assemble(("answer ", "dim"), (printable(boxed or ""), "bold green"))
         if boxed is None:
             why = "no boxed answer" if self.finished else "no answer: the solution did not come to its end"
             answer = Text(why, "yellow")

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from psr.cli.main import main
+from psr.cli.spelling import spelled
 from psr.commands.solve import names_of, setting_of, solve_one
 from psr.commands.solve_output import Attempt, SideBySide
 from psr.engines.local import LocalEngine
@@ -140,6 +141,22 @@ def test_models_and_ways_are_compared_on_the_command_line(llama: Path, qwen2: Pa
     titles = re.findall(r"^(\S+, .*?) ─", capsys.readouterr().out, re.MULTILINE)
     names = [llama.name, qwen2.name]
     assert titles == [f"{name}, {way}" for name in names for way in ("step search", "greedy")]
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("--model M 1+2", "--model M --problem=1+2"),
+        ("1+2 --model M", "--problem=1+2 --model M"),
+        ("--model=M --greedy 1+2", "--model=M --greedy=true --problem=1+2"),
+        ("--model M --greedy --verdicts", "--model M --greedy=true --verdicts=true"),
+        ("--model M --greedy true", "--model M --greedy true"),
+        ("--model M", "--model M"),
+        ("", ""),
+    ],
+)
+def test_the_problem_may_stand_alone(words: str, meant: str):
+    assert spelled(["solve", *words.split()]) == ["solve", *meant.split()]
 
 
 def test_problems_are_asked_for_until_an_empty_line(
