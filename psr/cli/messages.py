@@ -18,35 +18,30 @@ NOISE = (
     "Given value:",
 )
 """How the lines of a jsonargparse message begin that only say which types were tried."""
-NO_CLASS = re.compile(r'(?:Parser key "[^"]*":\s*)?Expected a path but (\S+) either not accessible or invalid')
+NO_CLASS = re.compile(r"Expected a dot import path string: (\w+)$", re.MULTILINE)
 KEY = re.compile(r'Parser key "([^"]*)":')
 
 
 def essence(error: Exception) -> str:
     """What a jsonargparse message says, on one line."""
+    if unknown := NO_CLASS.search(str(error)):
+        return no_class(unknown[1], KEY.findall(str(error)[: unknown.start()]))
     lines = (line.strip().removeprefix("- ") for line in str(error).splitlines())
-    text = " ".join(line for line in lines if line and not line.startswith(NOISE))
-    unknown = NO_CLASS.search(text)
-    return no_class(text, unknown) if unknown else text
+    return " ".join(line for line in lines if line and not line.startswith(NOISE))
 
 
-def no_class(text: str, unknown: re.Match[str]) -> str:
-    """The message about a class that does not exist, with those that do."""
-    name, keys = unknown[1], KEY.findall(text)
-    setting = ".".join(keys)
-    known = classes_of(keys[-1].rpartition(".")[2])
-    if "." in name or "/" in name or not known:
-        return f"{setting} is {name!r}, which is neither a class nor a file"
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"{setting} is {name!r}, and there is no such class: {hint}known are {', '.join(known)}"
-
-
-def classes_of(setting: str) -> list[str]:
-    """The names of the classes that a setting takes; empty where it takes none, or any."""
+def no_class(name: str, keys: list[str]) -> str:
+    """The message about a class that does not exist, with those that do; `keys` lead to the setting."""
     from psr.cli.classes import KINDS, names_of
 
-    return names_of(KINDS[setting]) if setting in KINDS else []
+    setting = ".".join(keys)
+    message = f"{setting} is {name!r}, and there is no such class"
+    kind = KINDS.get(setting.rpartition(".")[2])
+    if kind is None:
+        return f"{message}: give its full name, as in package.module.{name}"
+    known = names_of(kind)
+    near = get_close_matches(name, known, n=1)
+    return f"{message}: {f'did you mean {near[0]}? ' if near else ''}known are {', '.join(known)}"
 
 
 def users(error: BaseException | None) -> PSRError | None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from psr.files.jsonl import write_jsonl
-from tests.data.annotator.endpoint import FakeEndpoint, serving
+from tests.curation.annotator.endpoint import FakeEndpoint, serving
 from tests.recipes.tiny_run import environment
 
 pytestmark = pytest.mark.slow

@@ -25,7 +25,7 @@ from psr.search.prm import PRM
 from psr.search.step_search import SearchSettings
 from psr.search.tree_search import TreeSettings
 from tests.conftest import PolicyMaker
-from tests.data.annotator.endpoint import FakeEndpoint, serving
+from tests.curation.annotator.endpoint import FakeEndpoint, serving
 from tests.recipes.tiny_run import ROOT
 from tests.scripted import END, ScriptedEngine
 

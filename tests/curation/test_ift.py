@@ -14,7 +14,7 @@ from psr.data.sft import ift_samples
 from psr.files.jsonl import read_jsonl, write_jsonl
 from psr.files.tables import read_table
 from psr.prompts.encoder import Encoder
-from tests.data.annotator.endpoint import FakeEndpoint, serving
+from tests.curation.annotator.endpoint import FakeEndpoint, serving
 from tests.recipes.tiny_run import ROOT
 
 GSM8K = ROOT.parent / "shared" / "data"

@@ -8,7 +8,7 @@ from lightning import Trainer
 from psr.data.rows import check_accumulation, row_loader
 from psr.errors import UsageError
 from psr.trees.packing import plan_rows
-from tests.test_packing import random_groups, units_of
+from tests.trees.test_packing import random_groups, units_of
 
 
 def trainer(**options: int) -> Trainer:

@@ -16,7 +16,7 @@ from psr.trees.attention import use_tree_attention
 from psr.trees.scoring import row_logprobs
 from psr.trees.step_tree import Sample
 from tests import pair_by_pair
-from tests.test_step_tree import row_of
+from tests.trees.test_step_tree import row_of
 
 # Two pairs. Log-ratios of the chosen: -2 and 3, of the rejected: 0.5 and -3, so the margins are -2.5 and 6.
 PAIRS = Preferences(

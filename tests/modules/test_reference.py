@@ -14,7 +14,7 @@ from psr.modules.reference import reference_logprobs
 from psr.policy.folder import load_trainable
 from psr.trees.packing import Row
 from psr.trees.scoring import row_logprobs
-from tests.test_step_tree import random_pairs, row_of
+from tests.trees.test_step_tree import random_pairs, row_of
 
 CPU = torch.device("cpu")
 

@@ -17,7 +17,7 @@ from psr.trees.packing import Plan, Unit, plan_rows
 from psr.trees.step_tree import Sample
 from tests import pair_by_pair
 from tests.modules.test_step_dpo import QUIET
-from tests.test_step_tree import some_ids
+from tests.trees.test_step_tree import some_ids
 
 RNG = random.Random(0)
 SAMPLES = [Sample(some_ids(RNG, 1, 9), some_ids(RNG, 1, 12)) for _ in range(11)]

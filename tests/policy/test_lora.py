@@ -13,7 +13,7 @@ from psr.policy.lora import LoRA, adapted_layers, adapters_off, add_adapters, me
 from psr.trees.attention import use_tree_attention
 from psr.trees.packing import Row
 from psr.trees.scoring import row_logprobs
-from tests.test_step_tree import random_pairs, row_of
+from tests.trees.test_step_tree import random_pairs, row_of
 
 
 def row() -> Row:

@@ -10,7 +10,7 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from psr.trees.attention import BlockwiseAttention, RowMask, block_mask, chain_attention, dense_mask, query_blocks
 from psr.trees.step_tree import step_tree
-from tests.test_step_tree import random_pairs, row_of
+from tests.trees.test_step_tree import random_pairs, row_of
 
 HEADS, KEY_HEADS, WIDTH = 6, 2, 16
 

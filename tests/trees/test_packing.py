@@ -7,7 +7,7 @@ import torch
 
 from psr.trees.packing import Group, GroupTree, Plan, Unit, balanced, build_row, optimizer_steps, plan_rows
 from psr.trees.step_tree import Sample
-from tests.test_step_tree import random_pairs
+from tests.trees.test_step_tree import random_pairs
 
 
 def random_groups(count: int, seed: int = 0) -> list[Group]:

@@ -17,7 +17,7 @@ from psr.curation.annotator.client import Annotator
 from psr.curation.annotator.dry_run import estimate
 from psr.curation.annotator.http import duration, retry_after
 from psr.curation.annotator.settings import AnnotatorError, Endpoint
-from tests.data.annotator.endpoint import Failure, FakeEndpoint, serving
+from tests.curation.annotator.endpoint import Failure, FakeEndpoint, serving
 from tests.recipes.tiny_run import environment
 
 
