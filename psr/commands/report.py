@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from psr.errors import UsageError
 
@@ -32,9 +33,11 @@ def report(runs: list[Path], out: Path | None = None, problems: int = 20, images
     page = build_page(found, problems)
     (out / "report.html").write_text(page, encoding="utf-8")
     (out / "report.md").write_text(build_markdown(found), encoding="utf-8")
-    console.print(f"{out / 'report.html'} ({len(page.encode()) / 1e6:.1f} MB), report.md")
+    link = Text(str(out / "report.html"), style=f"link {(out / 'report.html').resolve().as_uri()}")
+    console.print(link + Text(f" ({len(page.encode()) / 1e6:.1f} MB), report.md"), soft_wrap=True)
     if images:
         try:
-            console.print(f"{out / 'figures'}: {len(write_images(charts(found), out / 'figures'))} images")
+            written = write_images(charts(found), out / "figures")
+            console.print(f"{out / 'figures'}: {len(written)} images", soft_wrap=True)
         except NoBrowserError as error:
             console.print(f"no images: {error}")

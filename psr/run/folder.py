@@ -41,6 +41,11 @@ class RunFolder:
         return self.root / "analysis" / f"{name}.json"
 
     @property
+    def progress(self) -> Path:
+        """How far the phase under way is; only while the run is."""
+        return self.root / "progress.json"
+
+    @property
     def results(self) -> Path:
         return self.root / "results.json"
 

@@ -23,8 +23,10 @@ from rich.console import Console
 from psr.errors import UsageError
 from psr.files.jsonl import read_json, write_json
 from psr.processes.stopping import MARK, PREEMPTED, listen, stop_asked
+from psr.run.ending import show_end
 from psr.run.folder import RunFolder, add_seconds
-from psr.run.results import read_results, results_table, start_results
+from psr.run.results import start_results
+from psr.terminal.progress import noted_in
 
 JudgeKind = Literal["self", "random", "verifier"]
 
@@ -57,7 +59,7 @@ def run(
     *,
     execute: Callable[[list[str]], None],
 ) -> None:
-    """Run all stages of a recipe that are not done yet, then print the table of M1, M2, ...
+    """Run all stages of a recipe that are not done yet, then print the table of M1, M2, ... and write the report.
 
     Args:
         recipe: folder with recipe.yaml and the configs of its stages.
@@ -83,7 +85,7 @@ def run(
     check_same_run(folder, identity)
     start_results(folder.results, spec["name"], seed, judge)
     done = read_json(run_dir / "stages.json")
-    with contextlib.chdir(run_dir):
+    with contextlib.chdir(run_dir), noted_in(folder.progress):
         for number, stage in enumerate(stages, start=1):
             if stage.name in done:
                 console.print(f"[dim]{number}/{len(stages)} {stage.name}: done before[/dim]")
@@ -100,8 +102,7 @@ def run(
                 add_seconds(folder.iteration(1), stage.seconds_of, seconds)
             done[stage.name] = seconds
             write_json(run_dir / "stages.json", done)
-    console.print(results_table(read_results(folder.results)))
-    console.print(f"written to {folder.results}")
+    show_end(folder, console, execute)
 
 
 def start(launch: str, arguments: list[str], mark: Path) -> None:

@@ -86,6 +86,14 @@ def test_the_table_fits_a_terminal_and_shows_every_model(finished: Finished, res
         assert row[1] == f"{100 * model['accuracy']:.1f}" and row[5] == str(model["pairs"])
 
 
+def test_it_ends_with_the_report_and_what_to_try_next(finished: Finished, folder: Path):
+    end = finished.stdout[finished.stdout.rindex("written to") :]
+    assert f"{folder}/report/report.html" in end and (folder / "report" / "report.html").is_file()
+    for words in ("psr solve --model run/models/M3", "psr report run", "psr analyse all run"):
+        assert words in end
+    assert not (folder / "progress.json").exists()
+
+
 def test_a_log_without_a_terminal_is_a_page_that_reads_well(finished: Finished):
     for text in (finished.stdout, finished.stderr):
         assert "\r" not in text and "\x1b" not in text

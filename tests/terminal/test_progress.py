@@ -1,6 +1,7 @@
 """Progress where there is a terminal (a real one, in a process of its own), and where there is none."""
 
 import io
+import json
 import os
 import pty
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from psr.terminal.progress import RANK_VARIABLES, duration, progress
+from psr.terminal.progress import RANK_VARIABLES, duration, noted_in, progress
 from tests.recipes.tiny_run import environment
 
 SAID = re.compile(r"\d\d:\d\d:\d\d (.*)")
@@ -70,6 +71,22 @@ def test_only_the_first_of_several_processes_speaks(log: io.StringIO, monkeypatc
     with progress("searches", 1, console=Console(file=log)) as shown:
         shown.advance()
     assert len(said(log)) == 1
+
+
+def test_a_phase_is_noted_for_who_looks_on_and_the_note_is_gone_at_the_end(log: io.StringIO, tmp_path: Path):
+    file = tmp_path / "progress.json"
+    with pytest.raises(ZeroDivisionError), noted_in(file):
+        with progress("M1 searches", 8, console=Console(file=log)) as shown:
+            shown.advance(6, "57 in flight")
+            time.sleep(1.2)
+            noted = json.loads(file.read_text())
+            assert noted["title"] == "M1 searches" and (noted["done"], noted["total"]) == (6, 8)
+            assert noted["rate"] == pytest.approx(5, rel=0.3) and noted["seconds_left"] == pytest.approx(0.4, rel=0.3)
+            assert abs(noted["time"] - time.time()) < 1
+        with progress("training", 2, console=Console(file=log)):
+            assert list(tmp_path.iterdir()) == [file]
+            raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == [] and "PSR_PROGRESS" not in os.environ
 
 
 def test_a_terminal_gets_a_bar(tmp_path: Path):
