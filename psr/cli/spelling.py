@@ -4,7 +4,7 @@ import json
 from argparse import ArgumentParser
 from itertools import takewhile
 
-SWITCHES = ("--dry_run", "--greedy", "--verdicts")
+SWITCHES = ("--dry_run", "--greedy", "--verdicts", "--watch")
 """Options that may stand without their value, which is then true."""
 
 

@@ -1,5 +1,6 @@
 """`psr report`: looks at one or several runs and writes what it found as a page, images and Markdown."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -8,8 +9,18 @@ from rich.text import Text
 from psr.errors import UsageError
 
 
-def report(runs: list[Path], out: Path | None = None, problems: int = 20, images: bool = True) -> None:
+def report(
+    runs: list[Path],
+    out: Path | None = None,
+    problems: int = 20,
+    images: bool = True,
+    watch: bool = False,
+    port: int = 8400,
+) -> None:
     """Write report.html, one file that needs no network, the tables as report.md, and every figure as PNG and SVG.
+
+    With `watch` nothing is written: the page of a run that is under way is served on this machine until Ctrl-C, and
+    follows the run.
 
     Args:
         runs: folders that `psr run` wrote to; runs that differ only in the seed share a colour.
@@ -17,6 +28,8 @@ def report(runs: list[Path], out: Path | None = None, problems: int = 20, images
         problems: so many searched problems of every iteration can be looked at in the page, drawn at random; more
             make a larger file.
         images: also write figures/*.svg and *.png; needs Chrome or Chromium on the machine.
+        watch: follow one run in the browser; only this machine can ask.
+        port: where the page is served with `watch`; 0 takes any that is free.
     """
     from psr.report.images import NoBrowserError, write_images
     from psr.report.markdown import build_markdown
@@ -26,6 +39,9 @@ def report(runs: list[Path], out: Path | None = None, problems: int = 20, images
 
     if problems < 0:
         raise UsageError(f"problems is {problems}: name how many problems of an iteration the page holds, 0 for none")
+    if watch:
+        follow(runs, problems, port)
+        return
     found = read_runs(runs)
     out = out or found[0].folder.root / "report"
     out.mkdir(parents=True, exist_ok=True)
@@ -41,3 +57,16 @@ def report(runs: list[Path], out: Path | None = None, problems: int = 20, images
             console.print(f"{out / 'figures'}: {len(written)} images", soft_wrap=True)
         except NoBrowserError as error:
             console.print(f"no images: {error}")
+
+
+def follow(runs: list[Path], problems: int, port: int) -> None:
+    """Serve the page of a run until Ctrl-C."""
+    from psr.report.live import LiveReport, make_server
+
+    if len(runs) != 1:
+        raise UsageError(f"runs is {', '.join(map(str, runs))}: --watch follows one run")
+    with make_server(LiveReport(runs[0], problems), port) as server, suppress(KeyboardInterrupt):
+        address = f"http://{server.server_address[0]!s}:{server.server_address[1]}/"
+        link = Text(address, style=f"link {address}")
+        Console().print(Text("following the run at ") + link + Text(" until Ctrl-C"), soft_wrap=True)
+        server.serve_forever(poll_interval=0.1)

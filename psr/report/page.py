@@ -28,8 +28,11 @@ from psr.report.viewer import viewer_data
 KINDS = {Chart: "chart", Table: "table", Missing: "missing"}
 
 
-def build_page(runs: Sequence[Run], problems: int) -> str:
-    """The report as HTML; `problems` of every iteration are in the search viewer."""
+def build_page(runs: Sequence[Run], problems: int, live: str = "") -> str:
+    """The report as HTML; `problems` of every iteration are in the search viewer.
+
+    `live` is the version of a page that psr/report/live.py serves: it asks its server for what is new.
+    """
     environment = Environment(
         loader=PackageLoader("psr.report", "page"),
         autoescape=True,
@@ -40,12 +43,13 @@ def build_page(runs: Sequence[Run], problems: int) -> str:
     made = [section for section in sections(runs) if section.items]
     charts = [chart for section in made for chart in section.charts]
     traces = viewer_data(runs, problems)
+    names = ["unpack.js", "theme.js", "figures.js", "tree.js", "viewer.js", *(["live.js"] if live else [])]
     return environment.get_template("report.html").render(
         title=page_title(runs),
         date=date.today().isoformat(),
         runs=runs,
         groups=[(number, members) for number, members in by_model.groups(runs)],
-        headline=headline(runs[0]) if len(runs) == 1 else [],
+        headline=headline(runs[0]) if len(runs) == 1 and runs[0].models else [],
         sections=made,
         has_traces=bool(traces["runs"]),
         key_settings=settings.key_table(runs),
@@ -60,7 +64,8 @@ def build_page(runs: Sequence[Run], problems: int) -> str:
         legend=legend,
         slots=len(LIGHT.palette),
         style=Markup(style()),
-        scripts=[Markup(asset(name)) for name in ("unpack.js", "theme.js", "figures.js", "tree.js", "viewer.js")],
+        scripts=[Markup(asset(name)) for name in names],
+        live=live,
         packed={
             "plotly": packed_plotly(),
             "figures": packed(json.dumps({chart.key: figure_json(chart) for chart in charts})),

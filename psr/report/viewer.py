@@ -5,8 +5,8 @@ escaped, with their formulas as MathML.
 """
 
 import json
-import random
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,34 +30,49 @@ class Texts:
         return [to_html(text.strip()) for text in self._numbers]
 
 
-def viewer_data(runs: Sequence[Run], problems: int) -> dict[str, Any]:
+class Lines:
+    """Where the whole lines of a file begin, which may grow: one that is being written, or was torn, is no line yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.offsets, self._end = path, list[int](), 0
+
+    def read_on(self) -> list[int]:
+        """All offsets so far; only what is new of the file is read."""
+        with self.path.open("rb") as lines:
+            lines.seek(self._end)
+            for line in lines:
+                if line.endswith(b"\n"):
+                    self.offsets.append(self._end)
+                    self._end += len(line)
+        return self.offsets
+
+
+Known = dict[Path, Lines]
+"""What is known of the files of traces; kept from one look to the next, the next is cheap."""
+
+
+def viewer_data(runs: Sequence[Run], problems: int, known: Known | None = None) -> dict[str, Any]:
     """The viewer's JSON: at most `problems` of every iteration of every run, drawn the same way every time."""
-    texts = Texts()
-    shown = [{"name": run.name, "iterations": list(iterations(run, problems, texts))} for run in runs]
+    texts, known = Texts(), {} if known is None else known
+    shown = [{"name": run.name, "iterations": list(iterations(run, problems, texts, known))} for run in runs]
     return {"runs": [run for run in shown if run["iterations"]], "texts": texts.html()}
 
 
-def iterations(run: Run, problems: int, texts: Texts) -> Iterator[dict[str, Any]]:
+def iterations(run: Run, problems: int, texts: Texts, known: Known) -> Iterator[dict[str, Any]]:
     """The iterations that have traces, also one that is still searching."""
     for folder in sorted((run.folder.root / "iterations").glob("*")):
         number = int(folder.name) if folder.name.isdigit() else 0
         path = run.folder.traces(number)
-        if path.is_file() and (offsets := line_offsets(path)):
-            drawn = sorted(random.Random(number).sample(range(len(offsets)), min(problems, len(offsets))))
-            found = [problem_json(read_line(path, offsets[i], i + 1), texts) for i in drawn]
+        if path.is_file() and (offsets := known.setdefault(path, Lines(path)).read_on()):
+            found = [problem_json(read_line(path, offsets[i], i + 1), texts) for i in drawn(number, offsets, problems)]
             found.sort(key=lambda problem: natural(problem["id"]))
             yield {"number": number, "searched": len(offsets), "problems": found}
 
 
-def line_offsets(path: Path) -> list[int]:
-    """Where every whole line begins; one that is being written, or was torn by a kill, is no line yet."""
-    offsets, place = [], 0
-    with path.open("rb") as lines:
-        for line in lines:
-            if line.endswith(b"\n"):
-                offsets.append(place)
-            place += len(line)
-    return offsets
+def drawn(number: int, offsets: Sequence[int], count: int) -> list[int]:
+    """Which lines are shown: those that draw the lowest lots. A line more changes the choice by one line at most."""
+    lots = sorted(range(len(offsets)), key=lambda line: (zlib.crc32(f"{number}/{line}".encode()), line))
+    return sorted(lots[:count])
 
 
 def read_line(path: Path, offset: int, number: int) -> Trajectory:

@@ -68,19 +68,54 @@ function searchViewer(traces) {
     select.disabled = names.length === 0;
   }
 
+  // Where the reader is, which a page that is loaded anew goes on from.
+  function places() {
+    return Object.fromEntries(Object.entries(pick).map(([name, select]) => [name, select.value]));
+  }
+
+  function goTo(place) {
+    const fillers = { run: fillIterations, iteration: fillProblems, kind: fillProblems, problem: showProblem };
+    for (const [name, filler] of Object.entries(fillers)) {
+      if (![...pick[name].options].some((option) => option.value === place[name])) continue;
+      pick[name].value = place[name];
+      filler();
+    }
+  }
+
+  // More has been searched: the lists grow, and the problem that is being read stays as it is.
+  function update(newer) {
+    const before = places();
+    traces = newer;
+    fill(pick.run, traces.runs.map(({ name }) => name), true);
+    fill(pick.iteration, iterationNames(), true);
+    const moved = before.iteration !== pick.iteration.value;
+    fill(pick.problem, shown().map((problem) => problem.id), true);
+    if (moved || !before.problem) showProblem();
+    else if (pick.problem.value !== before.problem) pick.problem.selectedIndex = -1; // it is no longer in the sample
+    tellSample();
+  }
+
+  function iterationNames() {
+    return run().iterations.map(({ number }) => `M${number - 1} searches for M${number}`);
+  }
+
   function fillIterations() {
-    fill(pick.iteration, run().iterations.map(({ number }) => `M${number - 1} searches for M${number}`), true);
+    fill(pick.iteration, iterationNames(), true);
     fillProblems();
   }
 
   function fillProblems() {
     fill(pick.problem, shown().map((problem) => problem.id), true);
+    tellSample();
+    showProblem();
+  }
+
+  function tellSample() {
     const { searched, problems } = iteration();
     const drawn = problems.length === searched ? "All of" : `${problems.length}, drawn at random, of`;
     document.getElementById("sample").textContent =
       `${drawn} ${count(searched, "problem")} of this iteration are in this file; ` +
       `${count(shown().length, "is", "are")} listed.`;
-    showProblem();
   }
 
   function describe(node, candidate) {
@@ -240,6 +275,7 @@ function searchViewer(traces) {
   fill(pick.run, traces.runs.map(({ name }) => name));
   pick.run.closest("label").hidden = traces.runs.length < 2;
   fillIterations();
+  return { places, goTo, update };
 }
 
-if (document.getElementById("search")) unpack("traces").then((packed) => searchViewer(JSON.parse(packed)));
+const viewer = document.getElementById("search") && unpack("traces").then((packed) => searchViewer(JSON.parse(packed)));
