@@ -17,7 +17,7 @@ def report(
     watch: bool = False,
     port: int = 8400,
 ) -> None:
-    """Write report.html, one file that needs no network, the tables as report.md, and every figure as PNG and SVG.
+    """Write report.html, one file that needs no network, the tables as report.md, and every figure as CSV, PNG and SVG.
 
     With `watch` nothing is written: the page of a run that is under way is served on this machine until Ctrl-C, and
     follows the run.
@@ -27,12 +27,13 @@ def report(
         out: folder to write to; `report` in the first run's folder if not given.
         problems: so many searched problems of every iteration can be looked at in the page, drawn at random; more
             make a larger file.
-        images: also write figures/*.svg and *.png; needs Chrome or Chromium on the machine.
+        images: also write figures/*.svg and *.png beside the *.csv; needs Chrome or Chromium on the machine.
         watch: follow one run in the browser; only this machine can ask.
         port: where the page is served with `watch`; 0 takes any that is free.
     """
     from psr.report.images import NoBrowserError, write_images
     from psr.report.markdown import build_markdown
+    from psr.report.numbers import write_numbers
     from psr.report.page import build_page
     from psr.report.runs import read_runs
     from psr.report.sections import charts
@@ -51,9 +52,11 @@ def report(
     (out / "report.md").write_text(build_markdown(found), encoding="utf-8")
     link = Text(str(out / "report.html"), style=f"link {(out / 'report.html').resolve().as_uri()}")
     console.print(link + Text(f" ({len(page.encode()) / 1e6:.1f} MB), report.md"), soft_wrap=True)
+    drawn = charts(found)
+    write_numbers(drawn, out / "figures")
     if images:
         try:
-            written = write_images(charts(found), out / "figures")
+            written = write_images(drawn, out / "figures")
             console.print(f"{out / 'figures'}: {len(written)} images", soft_wrap=True)
         except NoBrowserError as error:
             console.print(f"no images: {error}")

@@ -20,12 +20,15 @@ from plotly.offline import get_plotlyjs
 from psr.report import by_model, settings
 from psr.report.charts import Chart, Missing, Table, figure, signed, values_table
 from psr.report.look import DARK, FONT, LIGHT, css_variables
+from psr.report.numbers import chart_csv
 from psr.report.plotly_figures import draw, label
 from psr.report.runs import Run
 from psr.report.sections import sections
 from psr.report.viewer import viewer_data
 
 KINDS = {Chart: "chart", Table: "table", Missing: "missing"}
+
+SCRIPTS = ("unpack", "theme", "figures", "tree", "problem", "viewer")
 
 
 def build_page(runs: Sequence[Run], problems: int, live: str = "") -> str:
@@ -43,7 +46,6 @@ def build_page(runs: Sequence[Run], problems: int, live: str = "") -> str:
     made = [section for section in sections(runs) if section.items]
     charts = [chart for section in made for chart in section.charts]
     traces = viewer_data(runs, problems)
-    names = ["unpack.js", "theme.js", "figures.js", "tree.js", "viewer.js", *(["live.js"] if live else [])]
     return environment.get_template("report.html").render(
         title=page_title(runs),
         date=date.today().isoformat(),
@@ -62,9 +64,10 @@ def build_page(runs: Sequence[Run], problems: int, live: str = "") -> str:
         kind=lambda item: KINDS[type(item)],
         values_table=values_table,
         legend=legend,
+        csv_link=csv_link,
         slots=len(LIGHT.palette),
         style=Markup(style()),
-        scripts=[Markup(asset(name)) for name in names],
+        scripts=[Markup(asset(f"{name}.js")) for name in (*SCRIPTS, *(["live"] if live else []))],
         live=live,
         packed={
             "plotly": packed_plotly(),
@@ -113,6 +116,11 @@ def legend(chart: Chart) -> list[tuple[str, int | None, str]]:
         return [(facet, None, dash) for facet, dash in facets.items()]
     parts: list[tuple[str, int | None, str]] = [(label(one), one.colour, one.dash) for one in chart.series]
     return list(dict.fromkeys(parts)) if len(parts) > 1 else []
+
+
+def csv_link(chart: Chart) -> str:
+    """The numbers of a figure as an address that holds them: the page has no server to ask."""
+    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(chart_csv(chart).encode()).decode()
 
 
 def figure_json(chart: Chart) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from psr.records import StepNode, Trajectory, trajectory_from_json
 from psr.report.mathematics import to_html
 from psr.report.runs import Run
 
+ID = re.compile(rb'\{"problem": \{"id": "((?:[^"\\]|\\.)*)"')
+"""How a line of the traces begins."""
+
 
 class Texts:
     """Distinct texts as HTML, in order of appearance; records name them by number."""
@@ -31,20 +34,25 @@ class Texts:
 
 
 class Lines:
-    """Where the whole lines of a file begin, which may grow: one that is being written, or was torn, is no line yet."""
+    """Where the whole lines of a file begin, which may grow: one that is being written, or was torn, is no line yet.
+
+    `ids` are the problems' ids as they are written, read off the beginnings of the lines.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.offsets, self._end = path, list[int](), 0
+        self.path, self.offsets, self.ids, self._end = path, list[int](), list[bytes](), 0
 
-    def read_on(self) -> list[int]:
-        """All offsets so far; only what is new of the file is read."""
+    def read_on(self) -> "Lines":
+        """With all lines so far; only what is new of the file is read."""
         with self.path.open("rb") as lines:
             lines.seek(self._end)
             for line in lines:
                 if line.endswith(b"\n"):
+                    found = ID.match(line)
+                    self.ids.append(found[1] if found else line[:200])
                     self.offsets.append(self._end)
                     self._end += len(line)
-        return self.offsets
+        return self
 
 
 Known = dict[Path, Lines]
@@ -63,15 +71,20 @@ def iterations(run: Run, problems: int, texts: Texts, known: Known) -> Iterator[
     for folder in sorted((run.folder.root / "iterations").glob("*")):
         number = int(folder.name) if folder.name.isdigit() else 0
         path = run.folder.traces(number)
-        if path.is_file() and (offsets := known.setdefault(path, Lines(path)).read_on()):
-            found = [problem_json(read_line(path, offsets[i], i + 1), texts) for i in drawn(number, offsets, problems)]
+        if path.is_file() and (lines := known.setdefault(path, Lines(path)).read_on()).offsets:
+            places = drawn(lines.ids, problems)
+            found = [problem_json(read_line(path, lines.offsets[i], i + 1), texts) for i in places]
             found.sort(key=lambda problem: natural(problem["id"]))
-            yield {"number": number, "searched": len(offsets), "problems": found}
+            yield {"number": number, "searched": len(lines.offsets), "problems": found}
 
 
-def drawn(number: int, offsets: Sequence[int], count: int) -> list[int]:
-    """Which lines are shown: those that draw the lowest lots. A line more changes the choice by one line at most."""
-    lots = sorted(range(len(offsets)), key=lambda line: (zlib.crc32(f"{number}/{line}".encode()), line))
+def drawn(ids: Sequence[bytes], count: int) -> list[int]:
+    """Which lines are shown: those whose problems draw the lowest lots.
+
+    So runs that searched the same problems show the same ones, in whatever order they were done, and one line more
+    changes the choice by one at most.
+    """
+    lots = sorted(range(len(ids)), key=lambda line: (zlib.crc32(ids[line]), line))
     return sorted(lots[:count])
 
 

@@ -83,15 +83,16 @@ def test_a_file_that_grows_is_read_on_where_it_was_left(tmp_path: Path):
     path = tmp_path / "lines"
     path.write_bytes(b"one\ntw")
     lines = Lines(path)
-    assert lines.read_on() == [0]
+    assert lines.read_on().offsets == [0]
     with path.open("ab") as file:
         file.write(b"o\nthree\n")
-    assert lines.read_on() == [0, 4, 8] == Lines(path).read_on()
+    assert lines.read_on().offsets == [0, 4, 8] == Lines(path).read_on().offsets
 
 
 def test_one_more_line_changes_the_sample_by_one_at_most():
+    ids = [f"problems/{number}".encode() for number in range(60)]
     for size in range(1, 60):
-        before, after = set(drawn(2, range(size), 5)), set(drawn(2, range(size + 1), 5))
+        before, after = set(drawn(ids[:size], 5)), set(drawn(ids[: size + 1], 5))
         assert len(after) == min(size + 1, 5) and len(after - before) <= 1
 
 
