@@ -1,4 +1,4 @@
-"""`psr report`: looks at one or several runs and writes what it found as a page, images and Markdown."""
+"""`psr report`: reads one or several runs and writes a page, images and Markdown."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -25,8 +25,8 @@ def report(
     Args:
         runs: folders that `psr run` wrote to; runs that differ only in the seed share a colour.
         out: folder to write to; `report` in the first run's folder if not given.
-        problems: so many searched problems of every iteration can be looked at in the page, drawn at random; more
-            make a larger file.
+        problems: how many searched problems of every iteration the page shows, drawn at random; more make a larger
+            file.
         images: also write figures/*.svg and *.png beside the *.csv; needs Chrome or Chromium on the machine.
         watch: follow one run in the browser; only this machine can ask.
         port: where the page is served with `watch`; 0 takes any that is free.

@@ -1,6 +1,6 @@
-"""What the search viewer shows: a sample of every iteration's searched problems, ready for the page.
+"""The data of the search viewer: a sample of every iteration's searched problems, ready for the page.
 
-Reads only the lines of the traces that are drawn, and changes nothing: a run may go on meanwhile. Texts are kept once,
+Reads only the sampled lines of the traces and writes nothing, so the run may still be going on. Texts are stored once,
 escaped, with their formulas as MathML.
 """
 
@@ -34,7 +34,8 @@ class Texts:
 
 
 class Lines:
-    """Where the whole lines of a file begin, which may grow: one that is being written, or was torn, is no line yet.
+    """The offsets of the complete lines of a file that may grow; a last line that is being written, or was cut off by a
+    kill, is left out.
 
     `ids` are the problems' ids as they are written, read off the beginnings of the lines.
     """
@@ -112,7 +113,7 @@ def problem_json(trajectory: Trajectory, texts: Texts) -> dict[str, Any]:
 
 
 def node_json(node: StepNode, texts: Texts) -> dict[str, Any]:
-    """One expansion; candidates of the same text are one, with how often it was sampled, named by the first's index."""
+    """One expansion; candidates of the same text become one, with a count, under the index of the first."""
     first: dict[str, int] = {}
     for i, candidate in enumerate(node.candidates):
         first.setdefault(candidate.text, i)
