@@ -35,6 +35,11 @@ class StageProgress(ProgressBar):
         if self._enabled:
             self._phase = self._shown.enter_context(progress(title, total, before))
 
+    def _advance(self, count: int, note: str | None = None) -> None:
+        self._phase.advance(count, note)
+        if self._phase.done == self._phase.total:  # before callbacks search and evaluate, and tables are printed
+            self._end()
+
     def _end(self) -> None:
         self._shown.close()
         self._phase = Progress("", 0)
@@ -52,9 +57,7 @@ class StageProgress(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         whole = trainer.global_step if trainer.max_steps > 0 else batch_idx + 1
-        self._phase.advance(whole - self._phase.done, self._figures(trainer, pl_module))
-        if whole == self._phase.total:  # before the callbacks that search and evaluate after an epoch
-            self._end()
+        self._advance(whole - self._phase.done, self._figures(trainer, pl_module))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._phase.advance(0, "validating")
@@ -63,13 +66,13 @@ class StageProgress(ProgressBar):
         self._begin_several("testing, batches", trainer.num_test_batches)
 
     def on_test_batch_end(self, *_: Any) -> None:
-        self._phase.advance()
+        self._advance(1)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin_several("predicting, batches", trainer.num_predict_batches)
 
     def on_predict_batch_end(self, *_: Any) -> None:
-        self._phase.advance()
+        self._advance(1)
 
     def _begin_several(self, title: str, batches: Sequence[int | float]) -> None:
         """A single batch is no phase: what is done with it shows its own progress."""

@@ -250,6 +250,8 @@ def test_it_is_printed_light_and_whole(open_report, make_run: MakeRun, tmp_path:
         assert page.locator(hidden).is_hidden(), hidden
     wide = "all => all.filter((one) => one.getBoundingClientRect().right > 718).map((one) => one.outerHTML)"
     assert page.locator(".plot svg.main-svg, table, .searched svg").evaluate_all(wide) == []
+    high = "all => all.filter((one) => one.scrollHeight > one.clientHeight + 1).map((one) => one.dataset.chart)"
+    assert page.locator(".plot").evaluate_all(high) == [], "no figure lies over its caption"
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     sync_api.expect(line).to_have_css("stroke", dark)
     assert page.pdf(path=tmp_path / "report.pdf", format="A4").startswith(b"%PDF")

@@ -49,7 +49,7 @@ async function drawFigures() {
   }
   theme.listeners.push(drawAll);
   // On paper: light, and as wide as the page, whatever the window is. Drawn at once, since nobody waits for a promise.
-  const paper = { width: 660, height: 300, autosize: false };
+  const paper = { width: 660, height: 240, autosize: false };
   addEventListener("beforeprint", () => {
     theme.printing = true;
     for (const plot of plots) draw(plot, paper);
