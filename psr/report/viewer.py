@@ -4,8 +4,8 @@ Reads only the sampled lines of the traces and writes nothing, so the run may st
 escaped, with their formulas as MathML.
 """
 
-import random
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from psr.files.trajectories import trajectory_of
 from psr.records import StepNode, Trajectory
 from psr.report.mathematics import to_html
 from psr.report.runs import Run
+
+ID = re.compile(rb'\{"problem": \{"id": "((?:[^"\\]|\\.)*)"')
+"""How a line of the traces begins."""
 
 
 class Texts:
@@ -29,34 +32,60 @@ class Texts:
         return [to_html(text.strip()) for text in self._numbers]
 
 
-def viewer_data(runs: Sequence[Run], problems: int) -> dict[str, Any]:
-    """The viewer's JSON: at most `problems` of every iteration of every run, sampled with a fixed seed."""
-    texts = Texts()
-    shown = [{"name": run.name, "iterations": list(iterations(run, problems, texts))} for run in runs]
+class Lines:
+    """The offsets of the complete lines of a file that may grow; a last line that is being written, or was cut off by a
+    kill, is left out.
+
+    `ids` are the problems' ids as they are written, read off the beginnings of the lines.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.offsets, self.ids, self._end = path, list[int](), list[bytes](), 0
+
+    def read_on(self) -> "Lines":
+        """With all lines so far; only what is new of the file is read."""
+        with self.path.open("rb") as lines:
+            lines.seek(self._end)
+            for line in lines:
+                if line.endswith(b"\n"):
+                    found = ID.match(line)
+                    self.ids.append(found[1] if found else line[:200])
+                    self.offsets.append(self._end)
+                    self._end += len(line)
+        return self
+
+
+Known = dict[Path, Lines]
+"""What is known of the files of traces; kept from one look to the next, the next is cheap."""
+
+
+def viewer_data(runs: Sequence[Run], problems: int, known: Known | None = None) -> dict[str, Any]:
+    """The viewer's JSON: at most `problems` of every iteration of every run, drawn the same way every time."""
+    texts, known = Texts(), {} if known is None else known
+    shown = [{"name": run.name, "iterations": list(iterations(run, problems, texts, known))} for run in runs]
     return {"runs": [run for run in shown if run["iterations"]], "texts": texts.html()}
 
 
-def iterations(run: Run, problems: int, texts: Texts) -> Iterator[dict[str, Any]]:
-    """The iterations that have traces, including one that is still searching."""
+def iterations(run: Run, problems: int, texts: Texts, known: Known) -> Iterator[dict[str, Any]]:
+    """The iterations that have traces, also one that is still searching."""
     for folder in sorted((run.folder.root / "iterations").glob("*")):
         number = int(folder.name) if folder.name.isdigit() else 0
         path = run.folder.traces(number)
-        if path.is_file() and (offsets := line_offsets(path)):
-            drawn = sorted(random.Random(number).sample(range(len(offsets)), min(problems, len(offsets))))
-            found = [problem_json(read_line(path, offsets[i], i + 1), texts) for i in drawn]
+        if path.is_file() and (lines := known.setdefault(path, Lines(path)).read_on()).offsets:
+            places = drawn(lines.ids, problems)
+            found = [problem_json(read_line(path, lines.offsets[i], i + 1), texts) for i in places]
             found.sort(key=lambda problem: natural(problem["id"]))
-            yield {"number": number, "searched": len(offsets), "problems": found}
+            yield {"number": number, "searched": len(lines.offsets), "problems": found}
 
 
-def line_offsets(path: Path) -> list[int]:
-    """The offset of every complete line; a last line that is being written, or was cut off by a kill, is left out."""
-    offsets, place = [], 0
-    with path.open("rb") as lines:
-        for line in lines:
-            if line.endswith(b"\n"):
-                offsets.append(place)
-            place += len(line)
-    return offsets
+def drawn(ids: Sequence[bytes], count: int) -> list[int]:
+    """Which lines are shown: those whose problems draw the lowest lots.
+
+    So runs that searched the same problems show the same ones, in whatever order they were done, and one line more
+    changes the choice by one at most.
+    """
+    lots = sorted(range(len(ids)), key=lambda line: (zlib.crc32(ids[line]), line))
+    return sorted(lots[:count])
 
 
 def read_line(path: Path, offset: int, number: int) -> Trajectory:

@@ -46,6 +46,11 @@ class RunFolder:
         return self.root / "stages.json"
 
     @property
+    def progress(self) -> Path:
+        """How far the phase under way is; only while the run is."""
+        return self.root / "progress.json"
+
+    @property
     def results(self) -> Path:
         return self.root / "results.json"
 

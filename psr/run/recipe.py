@@ -28,11 +28,13 @@ from psr.files.lock import hold
 from psr.files.rows import checked
 from psr.files.whole import write_text
 from psr.processes.stopping import Interrupted
+from psr.run.ending import show_end
 from psr.run.folder import RunFolder, set_seconds
 from psr.run.launching import launch_stage
 from psr.run.record import Settings, StageRecord, changes, read_records, refuse, stage_settings, write_records
 from psr.run.redo import before, new_files, step_aside
-from psr.run.results import note_accepted, read_results, results_table, start_results
+from psr.run.results import note_accepted, read_results, start_results
+from psr.terminal.progress import noted_in
 
 JudgeKind = Literal["self", "random", "verifier"]
 
@@ -89,7 +91,7 @@ def run(
     *,
     execute: Callable[[list[str]], None],
 ) -> None:
-    """Run all stages of a recipe that are not done yet, then print the table of M1, M2, ...
+    """Run all stages of a recipe that are not done yet, then print the table of M1, M2, ... and write the report.
 
     Args:
         recipe: folder with recipe.yaml and the configs of its stages.
@@ -114,14 +116,14 @@ def run(
     on_top = read_overlay(recipe, overlay, [stage.name for stage in stages])
     chosen = {name: values[name] for name in set} if set else None
     identity = {"recipe": spec["name"], "seed": seed, "judge": judge, "overlay": overlay, "set": chosen}
-    with hold(folder.root, wait) as share, contextlib.chdir(folder.root):
+    console = Console()
+    with hold(folder.root, wait) as share, contextlib.chdir(folder.root), noted_in(folder.progress):
         check_same_run(folder, identity)
         words = {stage.name: command_words(stage, values) for stage in stages}
         settings = {name: stage_settings(of, recipe, on_top.get(name)) for name, of in words.items()}
         records = go_on_from(folder, settings, redo, accept_changes)
         note_seconds(folder, stages, records)
         start_results(folder.results, spec["name"], seed, judge)
-        console = Console()
         for number, stage in enumerate(stages, start=1):
             if stage.name in records and records[stage.name].done:
                 console.print(f"[dim]{number}/{len(stages)} {stage.name}: done before[/dim]")
@@ -139,8 +141,7 @@ def run(
             except KeyboardInterrupt as error:
                 raise Interrupted(standing(stage.name, records)) from error
             note_done(folder, stages, records, stage.name, time.monotonic() - started)
-        console.print(results_table(read_results(folder.results)))
-        console.print(f"written to {folder.results}")
+    show_end(folder, console, execute)
 
 
 def go_on_from(

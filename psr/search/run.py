@@ -1,13 +1,13 @@
-"""Many problems at once: the same coroutine for each, with a progress bar and a bound on those under way.
+"""Many problems at once: the same coroutine for each, with progress and a bound on those under way.
 
-Knows coroutines and the terminal. Does not know what is done for a problem.
+Knows coroutines. Does not know what is done for a problem.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from psr.terminal.progress import progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,23 +27,14 @@ async def for_each(
     raised and cancels the rest; earlier results have reached `on_result` by then.
     """
     gate = asyncio.Semaphore(concurrency)
-    columns = (
-        TextColumn(f"[bold]{title}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns) as progress:
-        bar = progress.add_task(title, total=len(items), note="")
+    with progress(title, len(items)) as shown:
 
         async def one(item: Item) -> Result:
             async with gate:
                 result = await work(item)
             if on_result is not None:
                 on_result(result)
-            progress.update(bar, advance=1, note=note())
+            shown.advance(note=note())
             return result
 
         tasks = [asyncio.ensure_future(one(item)) for item in items]
