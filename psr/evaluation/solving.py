@@ -6,6 +6,7 @@ Knows engines and grading. Answers are read here, after the solutions are there,
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from psr.answers import extract_boxed
 from psr.engines.base import Engine, Origin, Sampling
 from psr.evaluation.rules import grade
 from psr.prompts.encoder import Encoder
@@ -19,13 +20,15 @@ from psr.search.step_search import SearchSettings, step_search
 class Solved:
     """A graded solution; `correct` is None where the problem has no reference answer.
 
-    `steps` is the number of steps, `tokens` its length, EOS included.
+    `boxed` says whether the text has an answer at all, `steps` is the number of steps, `tokens` its length, EOS
+    included.
     """
 
     problem: GoldProblem
     text: str
     correct: bool | None
     finished: bool
+    boxed: bool
     steps: int
     tokens: int
 
@@ -44,7 +47,7 @@ async def solve_greedy(
     written = await for_each(problems, one, title)
     correct = grade(problems, [text for text, _, _ in written])
     return [
-        Solved(problem, text, right, finished, count_steps(text, encoder), tokens)
+        Solved(problem, text, right, finished, extract_boxed(text) is not None, count_steps(text, encoder), tokens)
         for problem, (text, finished, tokens), right in zip(problems, written, correct, strict=True)
     ]
 

@@ -43,6 +43,37 @@ def wilson_interval(accuracy: float, problems: int, z: float = 1.96) -> tuple[fl
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def accuracy_figures(correct: Sequence[bool | None]) -> dict[str, float | int | None]:
+    """What every result says of an accuracy: how many were graded, the share that is right, its 95% interval (Wilson).
+
+    None in `correct` is a problem without a reference answer, which does not count; figures are None where none counts.
+    """
+    counted = graded(correct)
+    if not counted:
+        return dict.fromkeys(("accuracy", "accuracy_stderr", "accuracy_low", "accuracy_high"), None) | {"graded": 0}
+    accuracy = sum(counted) / len(counted)
+    low, high = wilson_interval(accuracy, len(counted))
+    ends = {"accuracy_low": low, "accuracy_high": high}
+    return {"accuracy": accuracy, "accuracy_stderr": standard_error(counted), **ends, "graded": len(counted)}
+
+
+def in_percent(accuracy: float | None, interval: tuple[float, float] | None = None) -> str:
+    """An accuracy with the ends of its interval, as tables show it: "57.1 (53.0-61.1)"."""
+    if accuracy is None:
+        return "-"
+    ends = "" if interval is None else f" ({100 * interval[0]:.1f}-{100 * interval[1]:.1f})"
+    return f"{100 * accuracy:.1f}{ends}"
+
+
+def mean_interval(values: Sequence[float], z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval of the mean of one share per problem, at the most uncertain that such a mean can be.
+
+    Shares of several samples vary less from problem to problem than right and wrong do, so that it is on the safe side,
+    and it has a width where all shares are alike.
+    """
+    return wilson_interval(sum(values) / len(values), len(values), z)
+
+
 def paired_bootstrap(
     a: Sequence[float], b: Sequence[float], *, samples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float, float]:
