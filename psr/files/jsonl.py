@@ -20,10 +20,16 @@ def read_jsonl(path: str | Path, required: Iterable[str] = (), optional: Iterabl
     Raises:
         DataError: missing or empty file, a line that is not a JSON object, or a row without a required field.
     """
+    required, names = list(required), list(optional)
+    return [{name: row[name] for name in [*required, *names] if name in row} for row in read_whole_rows(path, required)]
+
+
+def read_whole_rows(path: str | Path, required: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """As `read_jsonl`, each row with all its fields."""
     path, required = Path(path), list(required)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    rows = [_pick(path, number, row, required, list(optional)) for number, row in _objects(path)]
+    rows = [row for number, row in _objects(path) if _has(path, number, row, required)]
     if not rows:
         raise DataError(f"{path}: the file holds no rows")
     return rows
@@ -43,12 +49,11 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, row
 
 
-def _pick(path: Path, number: int, row: Mapping[str, Any], required: list[str], optional: list[str]) -> dict[str, Any]:
+def _has(path: Path, number: int, row: Mapping[str, Any], required: list[str]) -> bool:
     for name in required:
         if name not in row:
             raise DataError(f"{path}, line {number}: field {name!r} is missing; the row has {', '.join(row) or 'none'}")
-    names = [*required, *(name for name in optional if name in row)]
-    return {name: row[name] for name in names}
+    return True
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
