@@ -16,8 +16,8 @@ from psr.engines.local import LocalEngine
 from psr.errors import UsageError
 from psr.evaluation.benchmarks import benchmark_label, read_benchmark
 from psr.evaluation.comparison import compare_outcomes
-from psr.evaluation.outcomes import Row, box_remark, grade_rows, summarize
-from psr.evaluation.statistics import in_percent
+from psr.evaluation.outcomes import Row, grade_rows, summarize
+from psr.evaluation.statistics import box_remark, in_percent
 from psr.files.jsonl import read_json, write_json, write_jsonl
 from psr.policy.folder import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder

@@ -54,8 +54,7 @@ def grade(file: Path, out: Path | None = None, without_box: bool = False, show: 
 def summary(rows: Sequence[Row], found: "Sequence[Verdict | None]", without_box: bool) -> list[str]:
     """What there is to say of all predictions: accuracy, what has no answer, what decided."""
     from psr.answers import extract_boxed
-    from psr.evaluation.outcomes import box_remark
-    from psr.evaluation.statistics import accuracy_figures, in_percent
+    from psr.evaluation.statistics import accuracy_figures, box_remark, in_percent
 
     def accuracy(name: str, right: list[bool]) -> str:
         figures = accuracy_figures(right)

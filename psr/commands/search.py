@@ -13,8 +13,8 @@ from psr.engines.base import Engine, PromptTooLong
 from psr.engines.local import LocalEngine
 from psr.engines.meter import Meter
 from psr.errors import UsageError
-from psr.evaluation.outcomes import box_remark, grade_rows, summarize
-from psr.evaluation.statistics import in_percent
+from psr.evaluation.outcomes import grade_rows, summarize
+from psr.evaluation.statistics import box_remark, in_percent
 from psr.files.jsonl import DataError, append_row, read_appended, read_jsonl, write_json
 from psr.files.problems import RULES, gold_problem, read_problems
 from psr.policy.folder import check_folder, load_tokenizer

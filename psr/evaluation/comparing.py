@@ -64,6 +64,10 @@ def same(given: str, asked: str, rules: Rules) -> tuple[Question, str]:
     one, other = shape(given), shape(asked)
     if one.kind == "value" and other.kind == "value":
         return _values(given, asked, rules)
+    if one.kind == "set" and len(one.parts) == 1 and other.kind != "set":  # one value in braces
+        return same(one.parts[0], asked, rules)
+    if other.kind == "set" and len(other.parts) == 1 and one.kind != "set":
+        return same(given, other.parts[0], rules)
     if one.kind == "value" and (bare := _bare(given)) != given:
         return same(bare, asked, rules)
     if other.kind == "value" and (bare := _bare(asked)) != asked:
@@ -109,8 +113,6 @@ def _parts(one: Shape, other: Shape, rules: Rules) -> Question:
     if kinds == {"bracket", "matrix"} and {one.ends, other.ends} & {"()"} and "x1" in one.ends + other.ends:
         return _in_order(one, other, rules)  # a column is a vector
     if kinds <= {"list", "set", "union"}:
-        return _in_any_order(one, other, rules)
-    if kinds <= {"set", "value"}:
         return _in_any_order(one, other, rules)
     sets = {"union", "bracket", "set"}
     if "value" in kinds and kinds & sets and any(_is_set(some) for some in (one, other)):
@@ -162,7 +164,8 @@ def _values(given: str, asked: str, rules: Rules) -> tuple[Question, str]:
     else:
         core, unit = beside(bare)
     core_asked, unit_asked = (wanted, None) if _TRIGONOMETRY.search(wanted) else beside(wanted)
-    if unit != unit_asked and _other_unit(bare, core, unit, unit_asked, rules):
+    percent = core.endswith("%") or core_asked.endswith("%")
+    if (percent and (unit or unit_asked)) or (unit != unit_asked and _other_unit(bare, core, unit, unit_asked, rules)):
         return False, "unit"
     if (core, core_asked) != (given, asked) and (core == core_asked or shape(core).kind != "value"):
         return same(core, core_asked, rules)

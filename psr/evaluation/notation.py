@@ -46,6 +46,7 @@ _THOUSANDS = re.compile(rf"(?<![\w.,{GROUP}])([1-9][0-9]{{0,2}}(?:,[0-9]{{3}})+)
 
 # Each rule: what it finds, what it puts there, in the order in which they run.
 _DELIMITERS = [
+    (r"^([^$]*)(?<!\\)\$(?=\s*-?[0-9.])([^$]*)$", r"\1\\$\2"),  # "$5": a delimiter does not come alone
     (r"(?<!\\)\$(\s*(?:,|;|and|or)\s*)\$", r"\1 "),  # "$69$,$84$" are two values; the space says so of the comma
     (r"(?<!\\)\$|(?<!\\)\\[()\[\]]", ""),  # a delimiter is no part of the formula
 ]

@@ -90,8 +90,8 @@ def _repeating(start: str, period: str) -> Fraction:
 def same_number(one: Number, other: Number, tolerance: float | None = None) -> bool:
     """Whether two numbers are equal, or within the tolerance that the problem states (absolute, as in OlympiadBench).
 
-    p% is p to those who leave the sign away, and p/100 where that is a share, at most 1: 50% is 50 or 0.5, and 5000% is
-    not 50. A fraction that is no decimal is met by its rounding to six significant digits or more.
+    p% is p to those who leave the sign away, and p/100 where that is a share, below 2: 50% is 50 or 0.5, 150% is 1.5,
+    and 5000% is not 50. A fraction that is no decimal is met by its rounding to six significant digits or more.
     """
     if tolerance is not None and abs(one.value - other.value) <= Fraction(str(tolerance)):
         return True
@@ -100,7 +100,7 @@ def same_number(one: Number, other: Number, tolerance: float | None = None) -> b
     if one.percent == other.percent or tolerance is not None:
         return False
     share, whole = (one.value, other.value) if other.percent else (other.value, one.value)
-    return abs(share) <= 1 and share * 100 == whole
+    return abs(share) < 2 and share * 100 == whole
 
 
 def _rounds_to(decimal: Number, exact: Number) -> bool:

@@ -92,17 +92,3 @@ def summarize(outcomes: Sequence[Row]) -> Row:
         figures["average_low"], figures["average_high"] = mean_interval(shares)
         figures["any"] = mean(share > 0 for share in shares)
     return figures
-
-
-MANY = 0.2
-"""Of the finished solutions without a box: more are said in words, for the accuracy says little of such a model."""
-
-
-def box_remark(who: str, no_box: float | None) -> str | None:
-    """What is to be said where many solutions box nothing; None where few do."""
-    if no_box is None or no_box <= MANY:
-        return None
-    return (
-        f"{who}: {100 * no_box:.0f}% of the finished solutions box no answer, and count as wrong whatever they say; "
-        "psr grade --without_box true counts such answers apart"
-    )

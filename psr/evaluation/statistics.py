@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+MANY = 0.2
+"""Of the finished solutions without a box: more are said in words, for the accuracy says little of such a model."""
+
 
 def graded(correct: Sequence[bool | None]) -> list[bool]:
     """The outcomes of the problems that have a reference answer."""
@@ -63,6 +66,16 @@ def in_percent(accuracy: float | None, interval: tuple[float, float] | None = No
         return "-"
     ends = "" if interval is None else f" ({100 * interval[0]:.1f}-{100 * interval[1]:.1f})"
     return f"{100 * accuracy:.1f}{ends}"
+
+
+def box_remark(who: str, no_box: float | None) -> str | None:
+    """What is to be said where many solutions box nothing; None where few do."""
+    if no_box is None or no_box <= MANY:
+        return None
+    return (
+        f"{who}: {100 * no_box:.0f}% of the finished solutions box no answer, and count as wrong whatever they say; "
+        "psr grade --without_box true counts such answers apart"
+    )
 
 
 def mean_interval(values: Sequence[float], z: float = 1.96) -> tuple[float, float]:

@@ -71,6 +71,10 @@ _SUFFIX = re.compile(rf"(?:{_QUOTED}|/|\\cdot(?=\")|\((?=\")|(?<=\")\)|(?<=\")\.
 _PREFIX = re.compile(r'^(?:"[^"]*"[:=]?)+(?=.)')
 
 
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALED = re.compile(r'(?<=[0-9])"(hundred|thousand|million|billion|trillion)(?: ([a-z][^"]*))?"$')
+
+
 def quoted_words(text: str) -> str:
     """The text with its words in quotes, one spelling for each, and "and" and "or" between values as commas."""
     if not any(map(str.isalpha, text)):
@@ -124,6 +128,7 @@ def beside(text: str) -> tuple[str, str | None]:
     """
     if '"' not in text:
         return text, None
+    text = _SCALED.sub(_power_of_ten, text)
     after = _SUFFIX.search(text)
     after_words = after[0] if after else ""
     core = text[: len(text) - len(after_words)]
@@ -138,6 +143,11 @@ def beside(text: str) -> tuple[str, str | None]:
     if core.startswith("(") and core.endswith(")") and core.count("(") == 1 and "," not in core:
         core = core[1:-1]
     return core, unit
+
+
+def _power_of_ten(found: re.Match[str]) -> str:
+    """16 million is a number."""
+    return rf"\cdot 10^{{{_SCALES[found[1]]}}}" + (f'"{found[2]}"' if found[2] else "")
 
 
 def _signed_currency(text: str) -> tuple[str, str | None]:
