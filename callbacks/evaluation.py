@@ -14,7 +14,7 @@ from psr.bounds import Count, CountOrNone, bounded
 from psr.data.self_rewarding import SelfRewardingDataModule
 from psr.evaluation.judging import evaluate_judge
 from psr.evaluation.solving import solve_by_search, solve_greedy
-from psr.evaluation.statistics import graded, standard_error
+from psr.evaluation.statistics import accuracy_figures, graded
 from psr.files.jsonl import read_json
 from psr.files.problems import read_gold_problems
 from psr.prompts.judged import read_pairs
@@ -84,13 +84,12 @@ class EvaluateIterations(Callback):
         judge = await data.build_judge()  # that of the loop, so that search is measured as the loop uses it
         searched, _ = await solve_by_search(engine, encoder, some, judge, data.search, f"{name} searches held-out")
         judging = await evaluate_judge(engine, encoder, self.judge_rows[:few], data.judge)
-        correct = graded([one.correct for one in solved])
         # Steps only of finished solutions: one that ran into `max_tokens` has as many as fit.
         finished = [one for one in solved if one.finished]
         steps = sum(one.steps for one in finished)
         return {
-            "accuracy": mean(correct),
-            "accuracy_stderr": standard_error(correct) if correct else None,
+            **accuracy_figures([one.correct for one in solved]),
+            "no_box": mean(not one.boxed for one in finished),
             "search_accuracy": mean(graded(searched)),
             **judging,
             "unfinished": mean(not one.finished for one in solved),

@@ -110,6 +110,7 @@ COMMANDS = Group(
         "solve": Command("one problem by judged search, shown as it goes", "psr.commands.solve:solve"),
         "search": Command("solve problems by test-time search", "psr.commands.search:search"),
         "evaluate": Command("models on benchmarks: accuracy, intervals", "psr.commands.evaluate:evaluate"),
+        "grade": Command("predictions of any system against reference answers", "psr.commands.grade:grade"),
         "analyse": ANALYSE,
         "report": Command("figures, tables and searches of finished runs, as a page", "psr.commands.report:report"),
         "serve": Command("a server for several runs, or an annotator", "psr.commands.serve:serve"),

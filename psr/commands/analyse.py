@@ -15,7 +15,7 @@ from rich.table import Table
 
 from psr.bounds import Count, CountOrNone, OpenShare, Positive, Seed, bounded
 from psr.commands.analysis_output import JUDGE_COLUMNS, SCORING_COLUMNS, STEP_COLUMNS, finish
-from psr.commands.evaluate import Evaluation, Row, compare_with_first, comparison_table, percent, results_table
+from psr.commands.evaluate import Evaluation, Row, compare_with_first, comparison_table, results_table
 from psr.engines.base import Engine, PromptTooLong
 from psr.errors import UsageError
 from psr.evaluation import distribution as figure2
@@ -25,7 +25,7 @@ from psr.evaluation.distribution import SHIPPED
 from psr.evaluation.judging import judge_figures, judge_shots, judged, length_bias
 from psr.evaluation.run_texts import texts_of
 from psr.evaluation.scoring_study import study
-from psr.evaluation.statistics import standard_error_of_mean
+from psr.evaluation.statistics import in_percent, mean_interval, standard_error_of_mean
 from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.judged import read_pairs
@@ -80,6 +80,7 @@ def judge(
         measured: Row = {key.removeprefix("judge_"): value for key, value in judge_figures(given).items()}
         right = [((first == 0) + (second == 1)) / 2 for first, second in zip(given[::2], given[1::2], strict=True)]
         measured["accuracy_stderr"] = standard_error_of_mean(right)
+        measured["accuracy_low"], measured["accuracy_high"] = mean_interval(right)
         return [{**figures, **measured, "length_bias": length_bias(given, rows, encoder)}]
 
     async def judged_with(count: int, encoder: Encoder) -> tuple[list[int], int]:
@@ -175,8 +176,9 @@ def scaling(
     searching: Method = "step" if settings.search.granularity == "step" else "best_of_n"
     chosen: list[Method] = methods or ["greedy", "majority", searching]
     results = evaluated(settings, models, benchmarks, limit, chosen, widths or [1, 2, 4, 6, 8])
-    keys = ("model", "benchmark", "method", "width", "problems", "accuracy", "accuracy_stderr")
-    points = [{key: row[key] for key in (*keys, "generated_tokens", "prompt_tokens")} for row in results]
+    keys = ("model", "benchmark", "method", "width", "problems", "graded", "no_box")
+    accuracies = ("accuracy", "accuracy_stderr", "accuracy_low", "accuracy_high")
+    points = [{key: row[key] for key in (*keys, *accuracies, "generated_tokens", "prompt_tokens")} for row in results]
     finish(settings, "scaling", {"points": points}, None, {})
     Console().print(results_table(results))
 
@@ -201,7 +203,7 @@ def distribution(
     table = Table("part", "sets", "told apart %", box=SIMPLE_HEAD, title=f"nearest neighbours in {embedding}")
     for part, pairs in figures["separation"].items():
         for pair, share in pairs.items():
-            table.add_row(part, pair, percent(share))
+            table.add_row(part, pair, in_percent(share))
     Console().print(table)
 
 

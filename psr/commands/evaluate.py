@@ -18,6 +18,7 @@ from psr.errors import UsageError
 from psr.evaluation.benchmarks import benchmark_label, read_benchmark
 from psr.evaluation.comparison import compare_outcomes
 from psr.evaluation.outcomes import Row, grade_rows, summarize
+from psr.evaluation.statistics import box_remark, in_percent
 from psr.files.jsonl import read_json, write_json, write_jsonl
 from psr.files.lock import hold
 from psr.policy.tokenizer import check_folder, load_tokenizer
@@ -44,7 +45,7 @@ def evaluate(
     engine: Engine | None = None,
     limit: Count | None = None,
 ) -> None:
-    """Evaluate policies on benchmarks: accuracy, its standard error, and intervals of the gaps between the policies.
+    """Evaluate policies on benchmarks: accuracies with their intervals, and those of the gaps between the policies.
 
     Started again, it runs only what is missing. Problems without a reference answer are listed but not counted.
 
@@ -90,7 +91,8 @@ def remarks(result: Row) -> list[str]:
     if result["too_long"]:
         where = f"{result['benchmark']}, {result['model']}: does not fit into the model's context"
         found.append(f"{where}, counted as wrong: {', '.join(result['too_long'])}")
-    return found
+    who = f"{result['benchmark']}, {result['model']}, {result['method']} {result['width']}"
+    return [*found, *filter(None, [box_remark(who, result["no_box"])])]
 
 
 @dataclass(frozen=True)
@@ -167,22 +169,16 @@ def compare_with_first(out: Path, results: Sequence[Row], models: Sequence[str])
     return comparisons
 
 
-def percent(value: float | None, error: float | None = None) -> str:
-    if value is None:
-        return "-"
-    return f"{100 * value:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
-
-
 def results_table(results: Sequence[Row]) -> Table:
-    shares = ("accuracy %", "avg %", "any %", "finished %")
+    shares = ("accuracy %\n(95%)", "avg %\n(95%)", "any %", "finished\n%", "no box\n%")
     table = Table("model", "benchmark", "method", "graded", *shares, "steps", "tokens", box=SIMPLE_HEAD)
     for row in results:
         method = row["method"] if row["method"] not in SAMPLED else f"{row['method']} {row['width']}"
         table.add_row(
             *(row["model"], row["benchmark"], method, f"{row['graded']}/{row['problems']}"),
-            percent(row["accuracy"], row["accuracy_stderr"]),
-            percent(row.get("average"), row.get("average_stderr")),
-            *(percent(row.get("any")), percent(row["finished"])),
+            in_percent(row["accuracy"], (row["accuracy_low"], row["accuracy_high"]) if row["graded"] else None),
+            in_percent(row["average"], (row["average_low"], row["average_high"])) if "average" in row else "-",
+            *(in_percent(row.get("any")), in_percent(row["finished"]), in_percent(row["no_box"])),
             "-" if row["steps"] is None else f"{row['steps']:.2f}",
             "-" if row["generated_tokens"] is None else f"{row['generated_tokens']:.0f}",
         )

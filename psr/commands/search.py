@@ -14,17 +14,17 @@ from psr.engines.base import Engine, PromptTooLong
 from psr.engines.local import LocalEngine
 from psr.engines.meter import Meter
 from psr.errors import UsageError
-from psr.evaluation.grading import grade_many
-from psr.evaluation.statistics import standard_error
+from psr.evaluation.outcomes import grade_rows, summarize
+from psr.evaluation.statistics import box_remark, in_percent
 from psr.files.jsonl import DataError, append_row, read_appended, write_json
 from psr.files.kinds import GoldRow
 from psr.files.lock import hold
-from psr.files.problems import read_problems
+from psr.files.problems import gold_problem, read_problems
 from psr.files.rows import read_rows
 from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
-from psr.records import Problem
+from psr.records import GoldProblem, Problem
 from psr.search.judges import JudgeSettings
 from psr.search.prm import PRM, PRMJudge
 from psr.search.run import for_each
@@ -59,7 +59,8 @@ def search(
 
     Args:
         model: Hugging Face folder of the policy.
-        problems: JSONL with `id` and `problem`; where all rows have an `answer`, solutions are graded after the search.
+        problems: JSONL with `id` and `problem`; rows with an `answer` (and OlympiadBench's fields, as for psr evaluate)
+            are graded after the search.
         out: folder to write: <method>.jsonl with a line per problem (solution, answer, tokens, trace), summary.json.
         methods: of greedy, majority (vote on the boxed answer), best_of_n (self-judged tournament of solutions), step
             (self-judged step search) and beam (the same with several partial solutions); [step] if not given.
@@ -107,10 +108,14 @@ def search(
                 await prm.engine.close()
 
     solved = asyncio.run(solve_all())
-    answers = read_answers(problems)
-    figures = [summary(method, rows, answers) for method, rows in solved.items()]
+    golds = read_golds(problems, limit)
+    figures = [{"method": method, **summarize(grade_rows(rows, golds, encoder))} for method, rows in solved.items()]
     write_json(out / "summary.json", {**how, "methods": figures})
-    Console().print(table(figures))
+    console = Console()
+    console.print(table(figures))
+    for row in figures:
+        if remark := box_remark(row["method"], row["no_box"]):
+            console.print(remark)
 
 
 async def solve(method: Method, problems: list[Problem], means: Means, path: Path, how: dict[str, Any]) -> list[Row]:
@@ -153,29 +158,25 @@ async def solve_missing(
     return [done[problem.id] for problem in problems]
 
 
-def read_answers(path: Path) -> dict[str, str]:
-    """The reference answers by problem, of the rows that have one. Called when all solutions are there."""
-    return {row["id"]: row["answer"] for row in read_rows(path, GoldRow, needs=["id"]) if "answer" in row}
-
-
-def summary(method: Method, rows: list[Row], answers: dict[str, str]) -> Row:
-    """The results of a method and its cost per problem; accuracy if all answers are known."""
-    figures: Row = {"method": method, "problems": len(rows)}
-    for name in ("finished", "prompt_tokens", "generated_tokens"):
-        figures[name] = sum(row[name] for row in rows) / len(rows)
-    if all(row["id"] in answers for row in rows):
-        pairs = [(row["solution"] if row["finished"] else "", answers[row["id"]]) for row in rows]
-        correct = grade_many(pairs)
-        figures["accuracy"], figures["accuracy_stderr"] = sum(correct) / len(rows), standard_error(correct)
-    return figures
+def read_golds(path: Path, limit: int | None) -> list[GoldProblem]:
+    """The problems with what reference answers they have. Called when all solutions are there."""
+    return [gold_problem(row) for row in read_rows(path, GoldRow, limit, needs=["id"])]
 
 
 def table(figures: list[Row]) -> Table:
-    out = Table("method", "accuracy %", "finished %", "tokens generated", "tokens of prompts", title="per problem")
+    columns = (
+        "method",
+        "graded",
+        "accuracy % (95%)",
+        "finished %",
+        "no box %",
+        "tokens\ngenerated",
+        "tokens of\nprompts",
+    )
+    out = Table(*columns, title="per problem")
     for row in figures:
-        accuracy = "-"
-        if "accuracy" in row:
-            accuracy = f"{100 * row['accuracy']:.1f} ± {100 * row['accuracy_stderr']:.1f}"
-        spent = [f"{row[name]:.0f}" for name in ("generated_tokens", "prompt_tokens")]
-        out.add_row(row["method"], accuracy, f"{100 * row['finished']:.1f}", *spent)
+        interval = (row["accuracy_low"], row["accuracy_high"]) if row["graded"] else None
+        shares = (in_percent(row["accuracy"], interval), in_percent(row["finished"]), in_percent(row["no_box"]))
+        spent = (f"{row[name]:.0f}" for name in ("generated_tokens", "prompt_tokens"))
+        out.add_row(row["method"], f"{row['graded']}/{row['problems']}", *shares, *spent)
     return out

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from psr.answers import extract_boxed
 from psr.engines.base import Engine, Origin, PromptTooLong, Sampling
 from psr.evaluation.rules import grade
 from psr.prompts.encoder import Encoder
@@ -22,13 +23,15 @@ log = logging.getLogger(__name__)
 class Solved:
     """A graded solution; `correct` is None where the problem has no reference answer.
 
-    `steps` is the number of steps, `tokens` its length, EOS included.
+    `boxed` says whether the text has an answer at all, `steps` is the number of steps, `tokens` its length, EOS
+    included.
     """
 
     problem: GoldProblem
     text: str
     correct: bool | None
     finished: bool
+    boxed: bool
     steps: int
     tokens: int
 
@@ -51,7 +54,7 @@ async def solve_greedy(
     written = await for_each(problems, one, title)
     correct = grade(problems, [text for text, _, _ in written])
     return [
-        Solved(problem, text, right, finished, count_steps(text, encoder), tokens)
+        Solved(problem, text, right, finished, extract_boxed(text) is not None, count_steps(text, encoder), tokens)
         for problem, (text, finished, tokens), right in zip(problems, written, correct, strict=True)
     ]
 

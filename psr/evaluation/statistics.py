@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+MANY = 0.2
+"""Of the finished solutions without a box: more are said in words, for the accuracy says little of such a model."""
+
 
 def graded(correct: Sequence[bool | None]) -> list[bool]:
     """The outcomes of the problems that have a reference answer."""
@@ -44,6 +47,47 @@ def wilson_interval(accuracy: float, problems: int, z: float = 1.96) -> tuple[fl
     centre = (accuracy + shift / 2) / (1 + shift)
     half = z / (1 + shift) * (accuracy * (1 - accuracy) / problems + shift / (4 * problems)) ** 0.5
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def accuracy_figures(correct: Sequence[bool | None]) -> dict[str, float | int | None]:
+    """What every result says of an accuracy: how many were graded, the share that is right, its 95% interval (Wilson).
+
+    None in `correct` is a problem without a reference answer, which does not count; figures are None where none counts.
+    """
+    counted = graded(correct)
+    if not counted:
+        return dict.fromkeys(("accuracy", "accuracy_stderr", "accuracy_low", "accuracy_high"), None) | {"graded": 0}
+    accuracy = sum(counted) / len(counted)
+    low, high = wilson_interval(accuracy, len(counted))
+    ends = {"accuracy_low": low, "accuracy_high": high}
+    return {"accuracy": accuracy, "accuracy_stderr": standard_error(counted), **ends, "graded": len(counted)}
+
+
+def in_percent(accuracy: float | None, interval: tuple[float, float] | None = None) -> str:
+    """An accuracy with the ends of its interval, as tables show it: "57.1 (53.0-61.1)"."""
+    if accuracy is None:
+        return "-"
+    ends = "" if interval is None else f" ({100 * interval[0]:.1f}-{100 * interval[1]:.1f})"
+    return f"{100 * accuracy:.1f}{ends}"
+
+
+def box_remark(who: str, no_box: float | None) -> str | None:
+    """What is to be said where many solutions box nothing; None where few do."""
+    if no_box is None or no_box <= MANY:
+        return None
+    return (
+        f"{who}: {100 * no_box:.0f}% of the finished solutions box no answer, and count as wrong whatever they say; "
+        "psr grade --without_box true counts such answers apart"
+    )
+
+
+def mean_interval(values: Sequence[float], z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval of the mean of one share per problem, at the most uncertain that such a mean can be.
+
+    Shares of several samples vary less from problem to problem than right and wrong do, so that it is on the safe side,
+    and it has a width where all shares are alike.
+    """
+    return wilson_interval(sum(values) / len(values), len(values), z)
 
 
 def paired_bootstrap(

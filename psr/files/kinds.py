@@ -58,6 +58,13 @@ class GoldRow(TypedDict):
     is_multiple_answer: NotRequired[bool]
 
 
+class Predicted(TypedDict):
+    """A prediction to be graded; its reference answer (null where there is none) and rules are those of `GoldRow`."""
+
+    prediction: str
+    answer: Any
+
+
 class SourceRow(TypedDict):
     """A row of a source of problems, in our names of its columns."""
 

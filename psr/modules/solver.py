@@ -33,7 +33,7 @@ class SolverModule(LightningModule):
         super().__init__()
         self.model, self.engine, self.max_tokens = check_folder(model), engine, max_tokens
         self.figures = torch.nn.ModuleDict(
-            {name: MeanMetric() for name in ("accuracy", "unfinished", "steps", "tokens")}
+            {name: MeanMetric() for name in ("accuracy", "unfinished", "no_box", "steps", "tokens")}
         )
 
     def setup(self, stage: str) -> None:
@@ -54,6 +54,7 @@ class SolverModule(LightningModule):
                 "steps": one.steps,
                 "tokens": one.tokens,
             }
+            self.figures["no_box"].update(float(not one.boxed), float(one.finished))  # type: ignore[operator]
             if one.correct is None:
                 self.print(f"{one.problem.id}: no reference answer, not counted in the accuracy")
             else:

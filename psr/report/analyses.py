@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from psr.evaluation.statistics import wilson_interval
-from psr.report.charts import Chart, Dash, Item, Missing, Number, Series, Table, percent, signed
+from psr.report.charts import Chart, Dash, Item, Missing, Number, Series, Table, percent, signed, with_interval
 from psr.report.runs import Run
 
 Rows = list[tuple[Run, dict[str, Any]]]
@@ -31,11 +31,9 @@ def joined(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
-def shown(value: Number, stderr: Number = None) -> str:
-    """A share in percent, with its standard error if there is one."""
-    if value is None:
-        return "–"
-    return f"{100 * value:.1f}".replace("-", "−") + ("" if stderr is None else f" ± {100 * stderr:.1f}")
+def shown(value: Number) -> str:
+    """A share in percent."""
+    return "–" if value is None else f"{100 * value:.1f}".replace("-", "−")
 
 
 def benchmarks(runs: Sequence[Run]) -> Item:
@@ -48,12 +46,12 @@ def benchmarks(runs: Sequence[Run]) -> Item:
     for run, row in rows:
         method = row["method"] if row["width"] == 1 else f"{row['method']} {row['width']}"
         name = joined(run_name(run, runs), row["model"])
-        lines.setdefault((name, method), {})[row["benchmark"]] = shown(row["accuracy"], row["accuracy_stderr"])
+        lines.setdefault((name, method), {})[row["benchmark"]] = with_interval(row["accuracy"], row["graded"])
         if row.get("average") is not None:
             average = lines.setdefault((name, f"average of {row['width']}"), {})
-            average[row["benchmark"]] = shown(row["average"], row["average_stderr"])
+            average[row["benchmark"]] = with_interval(row["average"], row["graded"])
     body = tuple((*line, *(cells.get(name, "–") for name in names)) for line, cells in lines.items())
-    caption = "Accuracy in percent ± standard error, of the problems that have a reference answer."
+    caption = "Accuracy in percent with its 95% interval (Wilson), of the problems that have a reference answer."
     return Table("benchmarks", title, caption, ("model", "method", *names), body)
 
 
@@ -87,7 +85,7 @@ def judges(runs: Sequence[Run]) -> Item:
         (
             joined(run_name(run, runs), row["model"]),
             row["form"] + (f", {row['shots']}-shot" if row["shots"] else ""),
-            shown(row["accuracy"], row["accuracy_stderr"]),
+            with_interval(row["accuracy"], run.analyses["judge"]["pairs"]),
             *(shown(row[name]) for name in ("consistency", "position_bias", "length_bias", "unparsable")),
         )
         for run, row in rows
@@ -145,7 +143,7 @@ def scaling(runs: Sequence[Run]) -> Item:
     series = []
     for (model, method), points in lines.items():
         points.sort(key=lambda point: point[1]["generated_tokens"])
-        ends = [wilson_interval(row["accuracy"], row["problems"]) for _, row in points]
+        ends = [wilson_interval(row["accuracy"], row["graded"]) for _, row in points]
         series.append(
             Series(
                 model,

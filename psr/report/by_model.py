@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from psr.evaluation.statistics import wilson_interval
-from psr.report.charts import Chart, Number, Series, Table, percent, signed
+from psr.report.charts import Chart, Number, Series, Table, percent, signed, with_interval
 from psr.report.runs import Run
 
 Value = Callable[[Run, dict[str, Any]], Number]
@@ -94,10 +94,8 @@ def mean_series(members: Sequence[Run], value: Value, **style: Any) -> Series:
 
 
 def graded_problems(run: Run) -> int | None:
-    """The number of problems that the accuracies were measured on: p (1 - p) / stderr²; None if all are 0 or 1."""
-    found = [(m["accuracy"], m["accuracy_stderr"]) for m in run.models]
-    sizes = [share * (1 - share) / error**2 for share, error in found if share is not None and error]
-    return round(max(sizes)) if sizes else None
+    """How many problems the run's accuracies were measured on."""
+    return run.models[0].get("graded") if run.models else None
 
 
 def accuracy_intervals(run: Run) -> list[tuple[float, float]]:
@@ -218,7 +216,7 @@ def results(runs: Sequence[Run]) -> Table:
     for _, members in groups(runs):
         for run in members:
             measured = [m for m in run.models if m["accuracy"] is not None]
-            cells = {m["name"]: f"{100 * m['accuracy']:.1f} ± {100 * m['accuracy_stderr']:.1f}" for m in measured}
+            cells = {m["name"]: with_interval(m["accuracy"], m.get("graded")) for m in measured}
             gain = signed(100 * (measured[-1]["accuracy"] - measured[0]["accuracy"])) if measured else "–"
             seed = str(run.results.get("seed", "–"))
             rows.append((run.label, seed, *(cells.get(name, "–") for name in names), gain))
@@ -229,7 +227,7 @@ def results(runs: Sequence[Run]) -> Table:
             ends = [y for y in (mean.y[0], mean.y[-1]) if y is not None] if mean.y else []
             gain_cell = signed(ends[-1] - ends[0]) if ends else "–"
             rows.append((members[0].label, "mean", *(cells.get(name, "–") for name in names), gain_cell))
-    caption = "Greedy accuracy in percent ± standard error: of a run over its problems, of a mean over its seeds."
+    caption = "Greedy accuracy in percent: of a run with its 95% interval (Wilson), of a mean ± its standard error."
     return Table("results", "Results", caption, ("run", "seed", *names, "gain"), tuple(rows))
 
 

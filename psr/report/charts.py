@@ -7,6 +7,8 @@ Knows values and words. Does not know plotly, HTML or run folders.
 from dataclasses import dataclass
 from typing import Literal
 
+from psr.evaluation.statistics import wilson_interval
+
 Dash = Literal["solid", "dot", "dash"]
 Number = float | None
 """A value; None is not measured and leaves a gap."""
@@ -139,6 +141,16 @@ def figure(value: Number) -> str:
 def signed(value: float) -> str:
     """A difference to one digit, with a sign as wide as any other."""
     return f"{value:+.1f}".replace("-", "−")
+
+
+def with_interval(share: Number, counted: int | None) -> str:
+    """A share of so many in percent, with its 95% interval (Wilson) where their number is known."""
+    if share is None:
+        return "–"
+    if not counted:
+        return f"{100 * share:.1f}"
+    low, high = wilson_interval(share, counted)
+    return f"{100 * share:.1f} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def percent(share: Number) -> Number:

@@ -11,7 +11,8 @@ from psr.files.jsonl import read_json, write_json
 
 COLUMNS = {
     "accuracy": "greedy",
-    "accuracy_stderr": "±",
+    "interval": "95%",
+    "no_box": "no\nbox",
     "search_accuracy": "search",
     "judge_accuracy": "judge",
     "pairs": "pairs",
@@ -63,15 +64,21 @@ def results_table(results: dict[str, Any]) -> Table:
     seconds_of = ("search\ns", "train\ns", "eval\ns")
     table = Table("model", *COLUMNS.values(), *seconds_of, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for model in results["models"]:
-        cells = [_cell(name, model.get(name)) for name in COLUMNS]
+        cells = [_cell(name, _figure(model, name)) for name in COLUMNS]
         seconds = [_cell("seconds", model["seconds"].get(part)) for part in ("search", "train", "evaluate")]
         table.add_row(model["name"], *cells, *seconds)
     return table
 
 
-def _cell(name: str, value: float | int | None) -> str:
-    if value is None:
-        return "-"
-    if name.endswith(("accuracy", "stderr")):
+def _figure(model: dict[str, Any], name: str) -> Any:
+    if name == "interval" and model.get("accuracy_low") is not None:
+        return f"{100 * model['accuracy_low']:.0f}-{100 * model['accuracy_high']:.0f}"
+    return model.get(name)
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or "-"
+    if name.endswith("accuracy") or name == "no_box":
         return f"{100 * value:.1f}"
     return f"{value:.0f}" if isinstance(value, int) or name == "seconds" else f"{value:.2f}"

@@ -105,7 +105,7 @@ def test_the_page_is_the_same_every_time():
 
 def test_markdown_has_every_table_and_what_is_missing(make_run: MakeRun):
     text = build_markdown(read_runs([make_run("a"), make_run("b|c", recipe="srlm")]))
-    assert "| made | 0 | 50.0 ± 5.0 | 70.0 ± 4.6 | 90.0 ± 3.0 | +40.0 |" in text
+    assert "| made | 0 | 50.0 (40.4–59.6) | 70.0 (60.4–78.1) | 90.0 (82.6–94.5) | +40.0 |" in text
     assert "## Every model of b\\|c" not in text.replace("## Every model of b|c", "")
     assert "| setting | a | b\\|c |" in text
     assert "- Test-time scaling: run `psr analyse scaling`" in text
