@@ -24,14 +24,11 @@ from psr.errors import UsageError
 from psr.files.whole import write_text
 from psr.planning import Guess
 from psr.policy.checkpoints import last_checkpoint
-from psr.processes.orphans import end_with_parent
-from psr.processes.stopping import MARK, Preempted, keyboard_interrupt
+from psr.processes.stopping import Preempted, keyboard_interrupt
 
 
 def stage(words: list[str]) -> None:
     """Run one LightningCLI subcommand."""
-    if MARK in os.environ:  # `psr run --launch` started what started this process
-        end_with_parent()
     try:
         PSRLightningCLI(args=words)
     except ArgumentError as error:

@@ -4,6 +4,7 @@ commands.py has the commands that there are, spelling.py how people may write th
 stages (fit, validate, test, predict). A command that runs stages (run, trial) is handed `execute`.
 """
 
+import os
 import shlex
 import sys
 from argparse import ArgumentError
@@ -17,11 +18,14 @@ from psr.cli.commands import find
 from psr.cli.messages import essence, users
 from psr.cli.spelling import spelled
 from psr.errors import PSRError, UsageError
-from psr.processes.stopping import INTERRUPTED, PREEMPTED, Preempted, leave_mark
+from psr.processes.orphans import end_with_parent
+from psr.processes.stopping import INTERRUPTED, MARK, PREEMPTED, Preempted, leave_mark
 
 
 def main(args: list[str] | None = None) -> None:
     """Run one command line; tests call `main([...])`. Exits with 1 and one clear message on bad input."""
+    if MARK in os.environ:  # `psr run --launch` started what started this process
+        end_with_parent()
     words = sys.argv[1:] if args is None else args
     try:
         execute(words)

@@ -10,14 +10,19 @@ import time
 
 POLL = 1.0
 """Seconds between two looks at who the parent is."""
+FIRST = 1
+"""The process that orphans are left to; no launcher is it, since `psr run` starts the launcher."""
 
 
 def end_with_parent() -> None:
-    """From now on, end at once, as by SIGKILL, when the process that started this one has ended."""
+    """From now on, end at once, as by SIGKILL, when the process that started this one has ended.
+
+    Call it before anything that takes time: a launcher that is gone by then has left this process to the first one.
+    """
     parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent != FIRST:
             time.sleep(POLL)
         os._exit(1)
 

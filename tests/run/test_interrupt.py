@@ -35,10 +35,11 @@ def test_ctrl_c_in_the_middle_of_a_search(tmp_path: Path, options: str, launch: 
     done = "Done: arithmetic, split, model, sft. Not done: self_rewarding, of which stays what it had written by now"
     assert f"psr: stopped by Ctrl-C. {done}; what was under way in it is lost" in said
     assert re.search(rf"To go on: psr run {ours} --run-dir {folder} --judge random", said)
-    assert "Traceback" not in said, said
+    assert said.strip().splitlines()[-1].startswith("psr: stopped by Ctrl-C")
     kept = searched(folder, 2)
-    assert 2 <= kept < 10
-    if not launch:
+    assert 2 <= kept <= (10 if launch else 9)  # it takes a moment to tell two ranks, which go on meanwhile
+    if not launch:  # torchrun prints a traceback of its own when it is told to stop
+        assert "Traceback" not in said, said
         assert f"psr: M1 has searched {kept} of 10 problems, which stay" in said
         assert "psr: 0 optimizer steps were made, and there is no checkpoint" in said
     again = start(ours, folder, *launch)
