@@ -3,7 +3,8 @@
     epoch n begins    the DataModule lets M(n) search and judge new problems, and serves its step pairs
                       the StepDPOModule resets reference and optimizer
     epoch n           the engine sleeps; step-wise DPO on those pairs
-    epoch n ends      this callback exports the policy as M(n + 1) and hands its weights to the engine
+    epoch n ends      this callback exports the policy as M(n + 1), has the trainer give back memory, and hands the weights
+                      to the engine
 
 What runs where is decided by Lightning's order of hooks: `train_dataloader()` of an epoch runs before
 `on_train_epoch_start`, so the weights that search must be with the engine at the end of the epoch before.
@@ -51,6 +52,7 @@ class SelfRewardingLoop(Callback):
         if trainer.is_global_zero:
             add_seconds(data.run.iteration(number), "train", time.monotonic() - self.started)
         pl_module.export(data.run.model(number))
+        pl_module.rest()  # on every rank: the first one's server may use the GPUs of all
         data.ranks.wait()
         asyncio.run(data.serve(number))
 

@@ -41,8 +41,7 @@ def serve(
         args: further arguments of `sglang serve`, as in --args='[--log-level, warning]'.
     """
     if engine == "local":
-        precision = "float32" if dtype == "auto" else dtype
-        asyncio.run(serve_chat(check_folder(model), LocalEngine(precision), port))
+        asyncio.run(serve_chat(check_folder(model), LocalEngine(dtype, device=device), port))
         return
     launch = Launch(command, device, dtype, tp, dp, memory_fraction, args=args or [])
     words = serve_command(launch, check_folder(model).resolve(), port, "default")

@@ -19,9 +19,11 @@ from psr.engines.usage import Usage
 from psr.policy.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
+    import torch
+
     from psr.engines.local.core import Core
 
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16")
 SETTLED_TURNS = 8
 """Turns of the event loop without a new request after which every waiting coroutine has asked."""
 
@@ -39,16 +41,16 @@ class LocalEngine(Engine):
     """Serves a policy inside this process.
 
     Args:
-        dtype: "float32" or "bfloat16"; greedy tokens of float32 are those of transformers' own `generate`.
+        dtype: "float32" or "bfloat16"; "auto" is bfloat16 on a GPU and float32 on a CPU, where greedy tokens are those of
+            transformers' own `generate`.
         max_batch: completions decoded together.
-        device: torch device that the engine's copy of the weights lives on.
+        device: torch device that the engine's copy of the weights lives on, as in "cpu" or "cuda"; "auto" is the GPU of
+            this process where there is one.
         cache_gib: memory for keys and values in GiB, half of it for prefixes that are kept for later requests, half for
             the completions under way; fewer of those are decoded together where they would not fit.
     """
 
-    def __init__(
-        self, dtype: str = "float32", max_batch: int = 512, device: str = "cpu", cache_gib: float = 2.0
-    ) -> None:
+    def __init__(self, dtype: str = "auto", max_batch: int = 512, device: str = "auto", cache_gib: float = 2.0) -> None:
         if dtype not in DTYPES:
             raise EngineError(f"engine.dtype is {dtype!r}: choose one of {', '.join(DTYPES)}")
         if max_batch < 1:
@@ -102,7 +104,8 @@ class LocalEngine(Engine):
         from psr.engines.local.core import Core
         from psr.policy.folder import load_policy
 
-        model = load_policy(folder, getattr(torch, self.dtype), self.device).eval()
+        device, dtype = placed(self.device, self.dtype)
+        model = load_policy(folder, dtype, device).eval()
         self._core = Core(model, load_tokenizer(folder), self.max_batch, int(self.cache_gib * 2**30))
         self._version = version
 
@@ -112,8 +115,13 @@ class LocalEngine(Engine):
         return self._version
 
     async def close(self) -> None:
-        self._core = self._version = None
+        held, self._core, self._version = self._core, None, None
         self._jobs.clear()
+        if held is not None and held.model.device.type == "cuda":
+            import torch
+
+            del held  # or its memory would count as in use
+            torch.cuda.empty_cache()
 
     async def sleep(self) -> None:
         await self.close()
@@ -188,3 +196,16 @@ class LocalEngine(Engine):
         assert self._core is not None and row.finish_reason is not None and self._version is not None
         text = self._core.tokenizer.decode(row.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Completion(tuple(row.token_ids), str(text), row.finish_reason, row.logprob, self._version)
+
+
+def placed(device: str, dtype: str) -> tuple["torch.device", "torch.dtype"]:
+    """Where weights live and in which precision, with "auto" decided. Raises EngineError for a GPU that is not there."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise EngineError(f"engine.device is {device!r}, and torch finds no GPU: leave it out, or say cpu")
+    if dtype == "auto":
+        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    return torch.device(device), getattr(torch, dtype)

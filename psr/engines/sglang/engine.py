@@ -59,8 +59,8 @@ class SGLangEngine(Engine):
         timeout: seconds for one HTTP request.
         share_from: the common beginning of prompts asked together is sent ahead where that spares the server at least
             so many tokens: one more round trip, but nothing is computed twice.
-        colocated: lends the servers' memory to the trainer between searches; the servers need
-            `--enable-memory-saver`, which `launch` adds.
+        colocated: lends the servers' memory to the trainer between searches; running servers need
+            `--enable-memory-saver`, which `launch` adds to its own.
         stage: folder on the node's own disk that weights are copied to, once for all its processes, before its servers
             load them: the shared file system is read once, not by every GPU. For servers on the node of this process.
     """
@@ -81,7 +81,7 @@ class SGLangEngine(Engine):
         for name, value in (("concurrency", concurrency), ("chunk", chunk), ("share_from", share_from)):
             if value < 1:
                 raise EngineError(f"engine.{name} is {value}: it must be at least 1")
-        if launch is not None and colocated:
+        if launch is not None and colocated and launch.device != "cpu":  # where no memory is to be lent
             launch = replace(launch, args=[*launch.args, "--enable-memory-saver"])
         servers = servers_of(urls, launch)
         if router is not None and launch is not None:
@@ -155,9 +155,15 @@ class SGLangEngine(Engine):
         self._fleet.close()
 
     async def _learn_limits(self, folder: Path) -> None:
-        self._longest_prompt, seeded = await self._fleet.limits()
+        abilities = await self._fleet.abilities()
+        if self.colocated and not abilities.lends:
+            raise EngineError(
+                "engine.colocated is true, and a server of engine.urls was started without --enable-memory-saver: it "
+                "would keep all of its memory while the trainer needs it. Start it with that argument"
+            )
+        self._longest_prompt = abilities.longest_prompt
         self._context = int(json.loads((folder / "config.json").read_text())["max_position_embeddings"])
-        if not seeded:
+        if not abilities.seeded:
             log.info("SGLang samples without the seeds it is sent: only --enable-deterministic-inference honours them")
 
     def _check_serving(self) -> None:
