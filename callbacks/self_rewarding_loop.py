@@ -3,8 +3,8 @@
     epoch n begins    the DataModule lets M(n) search and judge new problems, and serves its step pairs
                       the StepDPOModule resets reference and optimizer
     epoch n           the engine sleeps; step-wise DPO on those pairs
-    epoch n ends      this callback exports the policy as M(n + 1), has the trainer give back memory, and hands the weights
-                      to the engine
+    epoch n ends      this callback exports the policy as M(n + 1), has the trainer give back what memory it can, and
+                      hands the weights to the engine
 
 What runs where is decided by Lightning's order of hooks: `train_dataloader()` of an epoch runs before
 `on_train_epoch_start`, so the weights that search must be with the engine at the end of the epoch before.

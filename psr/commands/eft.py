@@ -18,6 +18,7 @@ from psr.curation.annotated import SCHEMA, EFTData, usable_pairs
 from psr.curation.annotator.settings import Endpoint
 from psr.curation.eft import verified_pairs
 from psr.curation.prm800k import rated_pairs, read_trajectories
+from psr.curation.sources import located
 from psr.engines.base import Engine
 from psr.errors import NoPairsError
 from psr.files.jsonl import DataError, append_row, read_appended
@@ -134,7 +135,7 @@ def prm800k(
 
 def read_pairs(ratings: Path) -> list[dict[str, Any]]:
     """The pairs of a file that holds pairs, or rated trajectories."""
-    fields = ["problem", "previous_steps", "chosen", "rejected"]
+    ratings, fields = Path(located(str(ratings))), ["problem", "previous_steps", "chosen", "rejected"]
     if not is_table(ratings) or not all(name in read_table(ratings, [], fields)[0] for name in fields):
         return [pair for trajectory in read_trajectories(ratings) for pair in rated_pairs(trajectory)]
     rows = read_table(ratings, fields, ["id"])

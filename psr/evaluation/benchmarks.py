@@ -7,7 +7,7 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
-from psr.curation.sources import KNOWN, Source, find_source, hub_rows, limited, read_source
+from psr.curation.sources import KNOWN, Source, find_source, hub_rows, limited, located, read_source
 from psr.files.jsonl import DataError
 from psr.files.problems import RULES, gold_problem
 from psr.files.tables import is_table, read_table
@@ -33,6 +33,7 @@ def read_benchmark(name: str, limit: int | None = None) -> list[GoldProblem]:
     Raises:
         DataError: as `read_table` and `read_source`, or an id that occurs twice.
     """
+    name = located(name)
     if is_table(name):
         rows = read_table(name, ["problem"], ["id", "answer", *RULES])[:limit]
     else:

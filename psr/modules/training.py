@@ -80,9 +80,10 @@ class RowModule(LightningModule):
             export_policy(self.policy, tokenizer, folder)
 
     def rest(self) -> None:
-        """Lend a server on the same GPUs all that the next epoch makes anew, at the end of one: what stays is what
-        `psr plan` counts during a search. Gradients would otherwise live on until the next backward pass, and torch keeps
-        for itself what it has freed.
+        """Lend a server on the same GPUs, at the end of an epoch, all that the next one makes anew.
+
+        What stays is what `psr plan` counts during a search. Gradients would otherwise live on until the next backward
+        pass, and torch would keep for itself what it has freed.
         """
         for optimizer in self.trainer.optimizers:
             optimizer.zero_grad(set_to_none=True)

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import yaml
 from rich.console import Console
 
+from psr.curation.sources import HUB
 from psr.errors import UsageError
 from psr.files.jsonl import read_json, write_json
 from psr.processes.stopping import MARK, PREEMPTED, listen, stop_asked
@@ -134,7 +135,9 @@ def read_recipe(recipe: Path) -> dict[str, Any]:
 def read_variables(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, str]:
     """The recipe's `variables` (plain text) and `folders` (existing ones, made absolute), with the values `given`.
 
-    A relative folder is meant from where `psr run` was called, since the stages work in the run directory.
+    A relative folder, or the name of a file, is meant from where `psr run` was called, since the stages work in the run
+    directory. A folder may be "hub": public sets are then read by their names. Variables may name folders, as in
+    "{data}/gsm8k".
     """
     folders = spec.get("folders", {})
     values = {**spec.get("variables", {}), **folders}
@@ -143,10 +146,17 @@ def read_variables(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, str
         raise UsageError(f"--set.{unknown[0]}: the recipe has no such variable, only {', '.join(values) or 'none'}")
     values |= {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
     for name in folders:
+        if values[name] == HUB:
+            continue
         path = Path(values[name]).expanduser().resolve()
         if not path.is_dir():
             raise UsageError(f"the recipe's folder {name!r} is {path}, which does not exist: use --set.{name}=DIR")
         values[name] = str(path)
+    for name in values.keys() - folders.keys():
+        for folder in folders:
+            values[name] = str(values[name]).replace(f"{{{folder}}}", values[folder])
+        if name in given and Path(values[name]).is_file():
+            values[name] = str(Path(values[name]).resolve())
     return values
 
 

@@ -41,8 +41,8 @@ class LocalEngine(Engine):
     """Serves a policy inside this process.
 
     Args:
-        dtype: "float32" or "bfloat16"; "auto" is bfloat16 on a GPU and float32 on a CPU, where greedy tokens are those of
-            transformers' own `generate`.
+        dtype: "float32" or "bfloat16"; "auto" is bfloat16 on a GPU and float32 on a CPU. Greedy tokens of float32 are
+            those of transformers' own `generate`.
         max_batch: completions decoded together.
         device: torch device that the engine's copy of the weights lives on, as in "cpu" or "cuda"; "auto" is the GPU of
             this process where there is one.
@@ -99,8 +99,7 @@ class LocalEngine(Engine):
         if any(not job.reply.done() for job in self._jobs.values()):  # a run that failed leaves cancelled ones behind
             raise EngineError("weights cannot be changed while requests are waiting")
         await self.close()
-        import torch  # when there is something to serve: naming an engine in a config should cost nothing
-
+        # When there is something to serve: naming an engine in a config should cost nothing.
         from psr.engines.local.core import Core
         from psr.policy.folder import load_policy
 
@@ -199,7 +198,7 @@ class LocalEngine(Engine):
 
 
 def placed(device: str, dtype: str) -> tuple["torch.device", "torch.dtype"]:
-    """Where weights live and in which precision, with "auto" decided. Raises EngineError for a GPU that is not there."""
+    """Where weights live and in which precision, with "auto" decided. Raises EngineError where there is no such GPU."""
     import torch
 
     if device == "auto":
