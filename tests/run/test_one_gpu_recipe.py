@@ -1,10 +1,12 @@
 """The one-GPU recipes from public data to M4, with a tiny model in the place of Qwen's, on whatever there is."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from psr.curation.sources import BENCHMARKS, located, read_source
 from psr.errors import UsageError
@@ -16,6 +18,8 @@ from tests.conftest import TINY, train_bpe
 from tests.recipes.tiny_run import ROOT, command, run_to_end
 
 RECIPES = [ROOT / "configs" / name for name in ("qwen2.5-math-1.5b", "qwen2.5-math-7b")]
+FIRST = ("We multiply.", "Let us multiply.", "Take the product.", "Add it up.")
+"""How a solution may begin: a model that has learned one way alone would have no two steps to choose from."""
 LEAKED = "What is 3 times 14?"
 
 
@@ -32,7 +36,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the public sets as files, a few rows each; one problem of every training set is in a benchmark."""
     folder = tmp_path_factory.mktemp("data")
     worked = [
-        {"problem": f"What is {n} times {k}?", "solution": f"We multiply. So it is {n * k}.", "answer": str(n * k)}
+        {
+            "problem": f"What is {n} times {k}?",
+            "solution": f"{FIRST[(n + k) % len(FIRST)]} So it is {n * k}.",
+            "answer": str(n * k),
+        }
         for n in range(2, 9)
         for k in range(11, 17)
     ]
@@ -58,8 +66,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_from_public_data_to_m4_in_one_command(tmp_path: Path, data: Path, model: Path):
-    """As the README says it, but for the model: every stage of the recipe, in a process of its own."""
-    [recipe, _] = RECIPES
+    """Every stage of the recipe as its command says it. A random model needs more training to write steps at all."""
+    recipe = shutil.copytree(RECIPES[0], tmp_path / "recipe")
+    smoke = yaml.safe_load((recipe / "smoke.yaml").read_text())
+    smoke["sft"] |= {"model": {"init_args": {"lr": 1e-2}}, "trainer": {"max_epochs": 25}}
+    (recipe / "smoke.yaml").write_text(yaml.safe_dump(smoke))
     options = ["--overlay", "smoke", f"--set.model={model}", f"--set.data={data}", "--set.eft_heldout=20"]
     run = run_to_end(command(tmp_path / "run", *options, recipe=recipe, judge="self"), tmp_path / "run")
     assert run.code == 0, run.stderr[-3000:]
