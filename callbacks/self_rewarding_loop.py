@@ -12,6 +12,7 @@ What runs where is decided by Lightning's order of hooks: `train_dataloader()` o
 
 import asyncio
 import time
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -46,15 +47,26 @@ class SelfRewardingLoop(Callback):
         self.started = time.monotonic()
         asyncio.run(loop_data(trainer).engine.sleep())
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self._spent(trainer, "reference")
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, StepDPOModule)
         data, number = loop_data(trainer), trainer.current_epoch + 2
-        if trainer.is_global_zero:
-            add_seconds(data.run.iteration(number), "train", time.monotonic() - self.started)
+        self._spent(trainer, "train")
         pl_module.export(data.run.model(number))
         pl_module.rest()  # on every rank: the first one's server may use the GPUs of all
         data.ranks.wait()
         asyncio.run(data.serve(number))
+        self._spent(trainer, "export")
+
+    def _spent(self, trainer: Trainer, part: str) -> None:
+        """What the iteration has done since the last call was `part` of it."""
+        now = time.monotonic()
+        if trainer.is_global_zero:
+            add_seconds(loop_data(trainer).run.iteration(trainer.current_epoch + 2), part, now - self.started)
+        self.started = now
 
 
 def loop_data(trainer: Trainer) -> SelfRewardingDataModule:

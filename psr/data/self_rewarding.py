@@ -90,6 +90,7 @@ class SelfRewardingDataModule(LightningDataModule):
         self.prm = prm
         self.prompts = prompts or Prompts()
         self.searchers, self.ranks = searchers, Ranks()
+        self.engine_logprobs: dict[int, float] = {}  # by the number of the pair, where the engine's is the step's own
 
     def setup(self, stage: str) -> None:
         check_accumulation(self.trainer)
@@ -145,6 +146,7 @@ class SelfRewardingDataModule(LightningDataModule):
         searched = await self._trajectories(number, version, problems)
         trajectories = [searched[problem.id] for problem in problems]
         pairs = [pair for trajectory in trajectories for pair in step_pairs(trajectory, self.min_margin)]
+        self.engine_logprobs = {i: pair.chosen_logprob for i, pair in enumerate(pairs) if pair.chosen_logprob}
         if self.ranks.first:
             write_json(self.run.iteration(number) / "search.json", search_summary(trajectories, len(pairs)))
         if len(set(self.ranks.exchange(zlib.crc32(repr(pairs).encode())))) > 1:

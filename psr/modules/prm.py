@@ -30,6 +30,7 @@ class PRMModule(SFTModule):
         minus_weight: how many times a "-" label counts in the loss; people rate few steps as bad.
         lora: train low-rank adapters instead of all weights; what is exported has them merged.
         checkpoint_activations: compute each layer again in the backward pass, which takes less memory and more time.
+        peak_tflops: what a GPU can do in bfloat16, for `train/mfu`; found by its name if not given.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class PRMModule(SFTModule):
         minus_weight: float = 1.0,
         lora: LoRA | None = None,
         checkpoint_activations: bool = False,
+        peak_tflops: float | None = None,
     ) -> None:
-        super().__init__(model, export_to, lr, warmup_share, weight_decay, lora, checkpoint_activations)
+        super().__init__(model, export_to, lr, warmup_share, weight_decay, lora, checkpoint_activations, peak_tflops)
         self.save_hyperparameters()
         self.minus_weight = minus_weight
         self.labels = PRMEncoder(load_tokenizer(model)).labels

@@ -27,6 +27,7 @@ class SFTModule(RowModule):
         weight_decay: AdamW's decoupled weight decay.
         lora: train low-rank adapters instead of all weights; what is exported has them merged.
         checkpoint_activations: compute each layer again in the backward pass, which takes less memory and more time.
+        peak_tflops: what a GPU can do in bfloat16, for `train/mfu`; found by its name if not given.
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class SFTModule(RowModule):
         weight_decay: float = 0.0,
         lora: LoRA | None = None,
         checkpoint_activations: bool = False,
+        peak_tflops: float | None = None,
     ) -> None:
-        super().__init__(model, lr, warmup_share, weight_decay, lora, checkpoint_activations)
+        super().__init__(model, lr, warmup_share, weight_decay, lora, checkpoint_activations, peak_tflops)
         self.save_hyperparameters()
         self.export_to = export_to
         self.val_loss, self.val_accuracy = MeanMetric(), MeanMetric()

@@ -37,6 +37,7 @@ class StepDPOModule(RowModule):
         loss: which loss, its strength and extra terms.
         lora: train low-rank adapters instead of all weights; every exported M(n) has them merged.
         checkpoint_activations: compute each layer again in the backward pass, which takes less memory and more time.
+        peak_tflops: what a GPU can do in bfloat16, for `train/mfu`; found by its name if not given.
     """
 
     def __init__(
@@ -49,8 +50,9 @@ class StepDPOModule(RowModule):
         loss: PreferenceLoss | None = None,
         lora: LoRA | None = None,
         checkpoint_activations: bool = False,
+        peak_tflops: float | None = None,
     ) -> None:
-        super().__init__(model, lr, warmup_share, weight_decay, lora, checkpoint_activations)
+        super().__init__(model, lr, warmup_share, weight_decay, lora, checkpoint_activations, peak_tflops)
         self.save_hyperparameters(ignore=["loss"])
         self.reference, self.loss = reference, loss or StepDPOLoss()
         self.reference_logprobs: dict[int, Tensor] = {}
@@ -60,6 +62,7 @@ class StepDPOModule(RowModule):
 
     def on_train_epoch_start(self) -> None:
         """Reset the reference and, with it, the optimizer's state."""
+        super().on_train_epoch_start()
         self.trainer.optimizers[0].state.clear()
         loader = self.trainer.train_dataloader
         dataset = loader.dataset  # type: ignore[union-attr]

@@ -3,6 +3,7 @@
 Knows Lightning, its strategies and rows. Does not know losses.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from psr.modules.figures import StepFigures
+from psr.modules.speed import Cost, Speed, peak_flops
 from psr.policy.folder import empty_trainable, export_policy, load_trainable
 from psr.policy.lora import LoRA
 from psr.policy.sharding import ShardedStrategy, by_mesh, gradient_norm
 from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.trees.packing import Row
 from psr.trees.scoring import row_logprobs
+
+# Every row is counted on its way to the GPU, by the module; psr's DataModules have no hook of their own there.
+warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer`")
 
 
 class RowModule(LightningModule):
@@ -32,6 +37,7 @@ class RowModule(LightningModule):
         weight_decay: AdamW's decoupled weight decay.
         lora: train low-rank adapters instead of all weights.
         checkpoint_activations: compute each layer again in the backward pass, which takes less memory and more time.
+        peak_tflops: what a GPU can do in bfloat16, for `train/mfu`; found by its name if not given.
     """
 
     def __init__(
@@ -42,13 +48,15 @@ class RowModule(LightningModule):
         weight_decay: float,
         lora: LoRA | None,
         checkpoint_activations: bool,
+        peak_tflops: float | None,
     ) -> None:
         super().__init__()
         check_folder(model)
         self.model, self.lr, self.warmup_share, self.weight_decay = model, lr, warmup_share, weight_decay
         self.lora, self.checkpoint_activations = lora, checkpoint_activations
         self.policy: PreTrainedModel | None = None
-        self.figures = StepFigures()
+        self.figures, self.peak_tflops = StepFigures(), peak_tflops
+        self.speed: Speed | None = None
 
     @property
     def sharded(self) -> ShardedStrategy | None:
@@ -64,6 +72,25 @@ class RowModule(LightningModule):
             strategy.shard(self, self.policy, self.model)
         else:
             self.policy = load_trainable(self.model, self.lora, self.checkpoint_activations)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Count what is trained on, while it is still the host's."""
+        assert self.policy is not None
+        if self.trainer.training and isinstance(batch, Row):
+            if self.speed is None:
+                self.speed = Speed(Cost.of(self.policy), peak_flops(self.device, self.peak_tflops))
+            self.speed.add(batch)
+        return batch
+
+    def on_train_epoch_start(self) -> None:
+        self._pause()
+
+    def on_validation_start(self) -> None:
+        self._pause()
+
+    def _pause(self) -> None:
+        if self.speed is not None:
+            self.speed.pause()
 
     def forward(self, row: Row, score: Callable[[PreTrainedModel, Row], Tensor] = row_logprobs) -> Tensor:
         """Log-probabilities of the row's scored tokens, or another `score` of them: (scored,)."""
@@ -110,8 +137,10 @@ class RowModule(LightningModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = gradient_norm([p.grad for p in parameters])
         figures: dict[str, Any] = {**self.figures.take(self._over_ranks), "grad_norm": norm}
+        if self.speed is not None:
+            figures |= self.speed.take(self.device)
         for name, value in figures.items():
-            self.log(f"train/{name}", value, prog_bar=name in ("loss", "accuracy"))
+            self.log(f"train/{name}", value, prog_bar=name in ("loss", "accuracy", "tokens_per_second", "mfu"))
         if gradient_clip_val and gradient_clip_algorithm == GradClipAlgorithmType.VALUE:
             torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
         elif gradient_clip_val:

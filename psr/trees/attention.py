@@ -16,9 +16,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.integrations.flex_attention import flex_attention_forward
+
+from psr.trees.flex import flex_attend, flex_mask
 
 NAME = "psr_step_tree"
 BLOCK = 128
@@ -34,7 +35,7 @@ def use_tree_attention(policy: PreTrainedModel) -> PreTrainedModel:
 def attention_arguments(ends: Tensor) -> dict[str, Any]:
     """What the model is called with, for a row whose token k is seen by the tokens k, ..., ends[k] - 1; (tokens,)."""
     if ends.device.type == "cuda":
-        return {"attention_mask": block_mask(ends)}
+        return {"attention_mask": flex_mask(ends)}
     return {"row_mask": RowMask(ends)}
 
 
@@ -42,15 +43,6 @@ def dense_mask(ends: Tensor) -> Tensor:
     """Which query (rows) sees which key (columns): (tokens, tokens), bool."""
     index = torch.arange(len(ends), device=ends.device)
     return (index[:, None] >= index) & (index[:, None] < ends)
-
-
-def block_mask(ends: Tensor) -> BlockMask:
-    """The same mask for FlexAttention."""
-
-    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (query >= key) & (query < ends[key])
-
-    return create_block_mask(sees, None, None, len(ends), len(ends), device=ends.device)
 
 
 @dataclass(frozen=True)
@@ -129,8 +121,7 @@ def tree_attention(
 ) -> tuple[Tensor, None]:
     """The attention function that transformers calls: (1, heads, tokens, width) to (1, tokens, heads, width)."""
     if attention_mask is not None:
-        output, _ = flex_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-        return output, None
+        return flex_attend(query, key, value, attention_mask, scaling), None
     assert row_mask is not None, "a model with tree attention is called with `attention_arguments`"
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, rotary embedding leaves them in float32
     if row_mask.chains is not None and value.dtype != torch.bfloat16:  # where torch's kernel is the slower one

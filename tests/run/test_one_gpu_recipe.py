@@ -81,7 +81,7 @@ def test_from_public_data_to_m4_in_one_command(tmp_path: Path, data: Path, model
     assert [row.keys() for row in read_table(files[0], ["id", "problem"])]
     models = json.loads((run.folder / "results.json").read_text())["models"]
     assert [one["name"] for one in models] == ["M1", "M2", "M3", "M4"]
-    evaluated = json.loads((run.folder / "benchmarks" / "evaluation.json").read_text())
+    evaluated = json.loads((run.folder / "benchmarks" / "evaluation.json").read_text())["results"]
     assert {(row["model"], row["benchmark"]) for row in evaluated} == {
         (name, benchmark) for name in ("M1", "M4") for benchmark in ("math500", "gsm8k-test")
     }
