@@ -95,6 +95,8 @@ def located(source: str) -> str:
         return source
     if place == HUB:
         return name
+    if not Path(place).is_dir():  # as in "openai/gsm8k", a hub name
+        return source
     files = [Path(place) / f"{name}{ending}" for ending in ENDINGS]
     for file in files:
         if file.is_file():

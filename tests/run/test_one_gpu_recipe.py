@@ -90,7 +90,7 @@ def test_from_public_data_to_m4_in_one_command(tmp_path: Path, data: Path, model
 
 def test_a_set_comes_from_the_hub_or_from_a_folder(data: Path, tmp_path: Path):
     assert located("hub/gsm8k-test") == "gsm8k-test", "the short name of a set on the hub"
-    assert located("openai/gsm8k") == located("openai/gsm8k"), "and a hub name is left alone"
+    assert located("openai/gsm8k") == "openai/gsm8k", "and a hub name is left alone"
     assert located("my/rows.jsonl") == "my/rows.jsonl"
     assert located(f"{data}/gsm8k-test") == str(data / "gsm8k-test.jsonl")
     assert next(iter(read_source(f"{data}/math500")))["answer"] == "-2"
