@@ -157,10 +157,9 @@ def trees_with_compilations(job: Job) -> dict[str, Any]:
 def sft(model: str, shape: str, row_tokens: int) -> dict[str, float]:
     """Tokens a second and MFU of supervised training on full rows; the first epoch compiles."""
     rng = random.Random(0)
-    samples = [
-        Sample((FIRST_TOKEN,) * rng.randint(60, 180), (FIRST_TOKEN + 1,) * rng.randint(120, 360))
-        for _ in range(256 if torch.cuda.is_available() else 16)
-    ]
+    count = 256 if torch.cuda.is_available() else 16
+    lengths = [(rng.randint(60, 180), rng.randint(120, 360)) for _ in range(count)]
+    samples = [Sample((FIRST_TOKEN,) * prompt, (FIRST_TOKEN + 1,) * completion) for prompt, completion in lengths]
     groups = [(Unit(i, (sample,)),) for i, sample in enumerate(samples)]
     plan = plan_rows(groups, 64, row_tokens, mean_over="tokens")
     train_with_psr(SFTModule(model, lr=1e-5), plan)
