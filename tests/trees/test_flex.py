@@ -59,8 +59,8 @@ def test_padded_rows_on_flex_attention_give_the_blockwise_loss_and_gradient(
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_float32_queries_meet_bfloat16_values(llama: Path, on_flex: None):
-    """Under autocast rotary embedding leaves queries and keys in float32; FlexAttention takes one dtype alone."""
+def test_under_autocast_it_computes_in_bfloat16(llama: Path, on_flex: None):
+    """Where rotary embedding leaves queries and keys in float32, and values are bfloat16."""
     model = use_tree_attention(load_policy(llama))
     with torch.no_grad():
         exact = row_logprobs(model, a_row())
