@@ -13,6 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.self_rewarding_loop import loop_data
+from psr.bounds import Count, bounded
 from psr.data.rows import PlannedRows
 from psr.modules.losses import kl_estimate
 from psr.modules.step_dpo import StepDPOModule
@@ -31,7 +32,8 @@ class EngineGap(Callback):
         rows: measured on the first so many rows of this process; each costs a forward pass.
     """
 
-    def __init__(self, rows: int = 8) -> None:
+    @bounded("engine_gap")
+    def __init__(self, rows: Count = 8) -> None:
         self.rows = rows
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

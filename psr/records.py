@@ -1,16 +1,19 @@
-"""The records that the parts of psr hand to each other, and their JSON form.
+"""The records that the parts of psr exchange, and their JSON form.
 
 Frozen dataclasses and nothing else: no tokenizer, model, engine or file is known here. A record is written as the
-JSON object of its fields (`to_json`) and read back equal (`trajectory_from_json`), so that the traces on disk are the
-whole truth about a search.
+JSON object of its fields (`to_json`) and read back equal (`trajectory_from_json`), so that the traces on disk hold
+everything about a search.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 Event = Literal["kept", "rolled_back", "tied"]
-"""What became of an expanded node: it extends the solution; it was discarded by a later roll-back; nobody won."""
+"""What became of an expanded node: it extends the solution, a later roll-back discarded it, or all scores tied."""
 
 Verifier = Callable[[str, Sequence[str], str], bool]
 """(problem, previous steps, candidate step) -> whether that step is right; exact, for procedural problems."""
@@ -29,10 +32,10 @@ class GoldProblem:
     """A question with its reference answer, for evaluation only.
 
     Args:
-        answer: empty where there is none: the question is asked, and not counted.
-        unit: what the answer is measured in; a prediction may name it or not.
-        tolerance: a number may differ by so much.
-        several: the answer lists values, all of which are asked for, in any order.
+        answer: the reference answer; empty if there is none, so that the problem does not count in an accuracy.
+        unit: unit of the answer; a prediction may name it or not.
+        tolerance: how much a number may differ from the answer.
+        several: the answer lists several values, all of which are required, in any order.
     """
 
     id: str
@@ -58,7 +61,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One sampled next step. `token_ids` are the engine's own and are what is trained on; `text` is their decoding."""
+    """One sampled next step. `token_ids` are those that the engine sampled, and are trained on; `text` decodes them."""
 
     token_ids: tuple[int, ...]
     text: str
@@ -141,19 +144,32 @@ def to_json(record: Trajectory | StepPair | Problem | GoldProblem) -> dict[str, 
     return asdict(record)
 
 
-def trajectory_from_json(row: dict[str, Any]) -> Trajectory:
-    """The inverse of `to_json` for a Trajectory. Raises KeyError or TypeError on a row of another shape."""
-    return Trajectory(
-        problem=Problem(**row["problem"]),
-        prompt_ids=tuple(row["prompt_ids"]),
-        nodes=tuple(_node(node) for node in row["nodes"]),
-        finished=row["finished"],
-        weights_version=row["weights_version"],
-        seconds=row["seconds"],
-    )
+def trajectory_from_json(line: str | bytes) -> Trajectory:
+    """The inverse of `to_json` and `json.dumps` for a Trajectory.
+
+    Raises:
+        ValueError: no JSON, or of another shape; the message names the field.
+    """
+    try:
+        trajectory = _reader().validate_json(line, strict=True)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise ValueError(f"{'.'.join(map(str, fault['loc'])) or 'the line'}: {fault['msg']}") from None
+    for number, node in enumerate(trajectory.nodes):
+        shown = (i for judgement in node.judgements for i in (judgement.first, judgement.second))
+        count = len(node.candidates)
+        if len(node.scores) != count or any(not 0 <= i < count for i in (*shown, *_ends(node))):
+            raise ValueError(
+                f"nodes.{number}: scores, chosen, rejected or judgements are not of its {count} candidates"
+            )
+    return trajectory
 
 
-def _node(row: dict[str, Any]) -> StepNode:
-    candidates = tuple(Candidate(**{**c, "token_ids": tuple(c["token_ids"])}) for c in row["candidates"])
-    judgements = tuple(Judgement(**judgement) for judgement in row["judgements"])
-    return StepNode(**{**row, "candidates": candidates, "judgements": judgements, "scores": tuple(row["scores"])})
+def _ends(node: StepNode) -> tuple[int, ...]:
+    """Best and worst, which a step without candidates has not."""
+    return (node.chosen, node.rejected) if node.candidates else ()
+
+
+@cache
+def _reader() -> TypeAdapter[Trajectory]:
+    return TypeAdapter(Trajectory)

@@ -21,7 +21,7 @@ FLOORS = [
     ["psr.curation", "psr.engines", "psr.planning"],
     ["psr.policy", "psr.prompts"],
     ["psr.files"],
-    ["psr.trees", "psr.processes", "psr.records", "psr.answers", "psr.errors"],
+    ["psr.trees", "psr.processes", "psr.terminal", "psr.records", "psr.answers", "psr.bounds", "psr.errors"],
 ]
 FLOOR = {room: len(FLOORS) - number for number, rooms in enumerate(FLOORS) for room in rooms}
 

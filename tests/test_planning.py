@@ -23,7 +23,8 @@ from psr.planning import (
     memory,
     serving_memory,
 )
-from psr.policy.lora import LoRA, add_adapters
+from psr.policy.lora import add_adapters
+from psr.policy.lora_settings import LoRA
 from psr.trees.attention import attention_arguments, use_tree_attention
 from tests.recipes.tiny_run import ROOT
 

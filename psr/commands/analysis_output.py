@@ -1,4 +1,4 @@
-"""What the `psr analyse` commands write and print: one JSON file and one table each."""
+"""Output of the `psr analyse` commands: one JSON file and one table each."""
 
 from typing import Any
 
@@ -11,7 +11,8 @@ from psr.run.folder import RunFolder
 from psr.run.settings import RunSettings
 
 JUDGE_COLUMNS = {
-    **{"model": "model", "form": "form", "shots": "shots", "accuracy": "accuracy %", "accuracy_stderr": "±"},
+    **{"model": "model", "form": "form", "shots": "shots", "accuracy": "accuracy %"},
+    **{"accuracy_low": "from %", "accuracy_high": "to %"},
     **{"consistency": "consistent %", "position_bias": "position bias", "length_bias": "length bias"},
     "unparsable": "unparsable %",
 }
@@ -43,6 +44,6 @@ def finish(
 def _cell(title: str, value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or "-"
-    if title.endswith("%") or title == "±" or "bias" in title:
+    if title.endswith("%") or "bias" in title:
         return f"{100 * value:.1f}"
     return str(value) if isinstance(value, int) else f"{value:.2f}"

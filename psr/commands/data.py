@@ -1,27 +1,31 @@
-"""`psr data`: makes the JSONL files that the stages read."""
+"""`psr data`: creates the JSONL files that the stages read."""
 
 import random
 from pathlib import Path
 from typing import Any
 
+from psr.bounds import Count, CountOrNone, Seed, Share, bounded
 from psr.curation import arithmetic as family
 from psr.errors import UsageError
-from psr.files.jsonl import read_jsonl, write_jsonl
+from psr.files.jsonl import write_jsonl
+from psr.files.kinds import GoldRow, Pair, Worked
+from psr.files.rows import read_rows
 
 
+@bounded()
 def arithmetic(
     out: Path,
-    ift: int = 2000,
-    eft: int = 600,
-    loop: int = 1200,
-    validation: int = 200,
-    test: int = 500,
-    shortest: int = 3,
-    longest: int = 5,
-    hard_share: float = 0.4,
-    forgotten_share: float = 0.6,
-    phantom_share: float = 0.15,
-    seed: int = 0,
+    ift: CountOrNone = 2000,
+    eft: CountOrNone = 600,
+    loop: CountOrNone = 1200,
+    validation: CountOrNone = 200,
+    test: CountOrNone = 500,
+    shortest: Count = 3,
+    longest: Count = 5,
+    hard_share: Share = 0.4,
+    forgotten_share: Share = 0.6,
+    phantom_share: Share = 0.15,
+    seed: Seed = 0,
 ) -> None:
     """Write disjoint sets of arithmetic chains: ift.jsonl, eft_problems.jsonl, problems.jsonl, validation.jsonl, ...
 
@@ -62,8 +66,8 @@ def rate(solutions: Path, out: Path) -> None:
         solutions: JSONL of arithmetic chains with `id`, `problem`, `solution` (one step a line), right or wrong.
         out: JSONL to write, in the format that PRMDataModule reads.
     """
-    rows = []
-    for row in read_jsonl(solutions, ["id", "problem", "solution"]):
+    rows: list[dict[str, Any]] = []
+    for row in read_rows(solutions, Worked, needs=["id"]):
         steps = row["solution"].split("\n")
         ratings = [1 if family.is_right(row["problem"], steps[:i], step) else -1 for i, step in enumerate(steps)]
         rated = zip(steps, ratings, strict=True)
@@ -74,16 +78,17 @@ def rate(solutions: Path, out: Path) -> None:
     print(f"{out}: {len(rows)} solutions, {steps_in_all.count(1)} right steps and {steps_in_all.count(-1)} wrong ones")
 
 
+@bounded()
 def split(
     solutions: Path,
     pairs: Path,
     test: Path,
     out: Path,
-    ift: int,
-    loop: int,
-    eft: int,
-    eft_heldout: int,
-    seed: int = 0,
+    ift: CountOrNone,
+    loop: CountOrNone,
+    eft: CountOrNone,
+    eft_heldout: CountOrNone,
+    seed: Seed = 0,
 ) -> None:
     """Split JSONL files of worked problems and judged step pairs into the files that a recipe's stages read.
 
@@ -92,27 +97,27 @@ def split(
         pairs: step pairs with `problem`, `previous_steps`, `chosen`, `rejected`.
         test: held-out problems with `id`, `problem`, `answer`.
         out: folder to write.
-        ift: so many of the solutions become ift.jsonl.
-        loop: so many others become problems.jsonl, without solution and answer.
-        eft: about so many pairs become eft.jsonl.
-        eft_heldout: so many pairs, on problems that eft.jsonl does not have, become eft_heldout.jsonl.
+        ift: how many of the solutions become ift.jsonl.
+        loop: how many others become problems.jsonl, without solution and answer.
+        eft: about how many pairs become eft.jsonl.
+        eft_heldout: how many pairs, on problems that eft.jsonl does not have, become eft_heldout.jsonl.
         seed: seed of the split.
     """
     rng = random.Random(seed)
-    worked = read_jsonl(solutions, ["id", "problem", "solution", "answer"])
+    worked = read_rows(solutions, Worked, needs=["id", "answer"])
     if ift + loop > len(worked):
         raise UsageError(f"ift + loop is {ift + loop}, and {solutions} has {len(worked)} problems: ask for fewer")
     rng.shuffle(worked)
     write_jsonl(out / "ift.jsonl", worked[:ift])
     unlabelled = [{"id": row["id"], "problem": row["problem"]} for row in worked[ift : ift + loop]]
     write_jsonl(out / "problems.jsonl", unlabelled)
-    judged = read_jsonl(pairs, ["problem", "previous_steps", "chosen", "rejected"], ["explanations"])
-    by_problem: dict[str, list[dict[str, Any]]] = {}
+    judged = read_rows(pairs, Pair)
+    by_problem: dict[str, list[Pair]] = {}
     for row in judged:
         by_problem.setdefault(row["problem"], []).append(row)
     groups = list(by_problem.values())
     rng.shuffle(groups)
-    heldout: list[dict[str, Any]] = []
+    heldout: list[Pair] = []
     while groups and len(heldout) < eft_heldout:
         heldout += groups.pop()
     training = [row for group in groups for row in group]
@@ -122,5 +127,5 @@ def split(
         )
     write_jsonl(out / "eft_heldout.jsonl", heldout[:eft_heldout])
     write_jsonl(out / "eft.jsonl", rng.sample(training, eft))
-    write_jsonl(out / "test.jsonl", read_jsonl(test, ["id", "problem", "answer"]))
+    write_jsonl(out / "test.jsonl", read_rows(test, GoldRow, needs=["id", "answer"]))
     print(f"{out}: {ift} solutions, {loop} problems without answers, {eft} + {eft_heldout} step pairs")

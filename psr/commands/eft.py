@@ -1,7 +1,7 @@
 """`psr data eft --from verifier | prm800k | search`: judged step pairs, explained by an annotator if there is one.
 
-Killed and started again with the same arguments, a command asks the annotator only what it has not asked yet, and
-`search` searches only the problems that have no tree.
+Killed and started again with the same arguments, a command sends the annotator only requests without a reply, and
+`search` searches only the problems without a tree.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from psr.bounds import Count, CountOrNone, Seed, Share, bounded
 from psr.commands.annotating import beside, fingerprint, read_benchmarks
 from psr.commands.eft_output import finish
 from psr.curation import arithmetic as family
@@ -22,12 +23,15 @@ from psr.curation.sources import located
 from psr.engines.base import Engine
 from psr.errors import NoPairsError
 from psr.files.jsonl import DataError, append_row, read_appended
+from psr.files.kinds import Pair
 from psr.files.problems import read_problems
+from psr.files.rows import read_rows
 from psr.files.tables import is_table, read_table, write_table
 from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 from psr.records import Problem
+from psr.search.fitting import fitting
 from psr.search.judges import JudgeSettings, VerifierJudge
 from psr.search.prm import PRM
 from psr.search.run import for_each
@@ -35,6 +39,7 @@ from psr.search.step_search import SearchSettings, step_search
 from psr.search.tree_search import SearchedTree, TreeSettings, layer_pairs, tree_from_json, tree_search
 
 
+@bounded()
 def verifier(
     model: Path,
     problems: Path,
@@ -42,14 +47,14 @@ def verifier(
     engine: Engine,
     search: SearchSettings,
     prompts: Prompts,
-    pairs_per_step: int = 2,
-    limit: int | None = None,
+    pairs_per_step: Count = 2,
+    limit: Count | None = None,
     annotator: Endpoint | None = None,
-    heldout: int = 0,
+    heldout: CountOrNone = 0,
     dry_run: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
-    """Make judge data of arithmetic: the policy's own right and wrong steps, told apart by the exact verifier.
+    """Make judge data for arithmetic: the policy's own correct and wrong steps, labelled by the exact verifier.
 
     Args:
         model: Hugging Face folder of the policy that samples.
@@ -59,9 +64,9 @@ def verifier(
         search: how candidates are sampled.
         prompts: templates and step format.
         pairs_per_step: at most so many pairs at one prefix.
-        limit: keep at most so many pairs.
+        limit: keep at most this many pairs.
         annotator: writes the explanations, and must agree with the verifier; the generator explains if there is none.
-        heldout: about so many pairs, on problems of their own, go to <out>.heldout.jsonl.
+        heldout: about this many pairs, on problems of their own, go to <out>.heldout.jsonl.
         dry_run: sample, then print what the annotator would be asked.
         seed: seed of the sampling and of the choice of pairs.
     """
@@ -72,7 +77,7 @@ def verifier(
         try:
             await engine.load_weights(model, model.name)
             return await for_each(
-                read_problems(problems),
+                fitting(read_problems(problems), encoder, model, problems),
                 lambda problem: step_search(problem, engine, judge, encoder, search),
                 f"{model.name} samples",
             )
@@ -100,18 +105,19 @@ def verifier(
         finish(chosen, EFTData(), out, prompts, annotator, heldout, dry_run, seed, f"verifier, steps of {model}")
 
 
+@bounded()
 def prm800k(
     ratings: Path,
     out: Path,
     prompts: Prompts | None = None,
     annotator: Endpoint | None = None,
     benchmarks: list[str] | None = None,
-    heldout: int = 0,
-    limit: int | None = None,
+    heldout: CountOrNone = 0,
+    limit: Count | None = None,
     dry_run: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
-    """Make judge data of step ratings by people: at the same prefix one step rated good and one rated bad.
+    """Make judge data from human step ratings: at the same prefix, one step rated good and one rated bad.
 
     Args:
         ratings: "prm800k" or another hub set, a file of rated trajectories (PRM800K's format or ours), or of pairs
@@ -120,8 +126,8 @@ def prm800k(
         prompts: templates and step format.
         annotator: writes explanations, and must agree with the ratings; without one there are verdicts alone.
         benchmarks: sources whose problems are rejected.
-        heldout: about so many pairs, on problems of their own, go to <out>.heldout.jsonl.
-        limit: take at most so many pairs, chosen by the seed.
+        heldout: about this many pairs, on problems of their own, go to <out>.heldout.jsonl.
+        limit: take at most this many pairs, chosen by the seed.
         dry_run: print what the annotator would be asked; send and write nothing.
         seed: choice of pairs, split and order.
     """
@@ -135,13 +141,13 @@ def prm800k(
 
 def read_pairs(ratings: Path) -> list[dict[str, Any]]:
     """The pairs of a file that holds pairs, or rated trajectories."""
-    ratings, fields = Path(located(str(ratings))), ["problem", "previous_steps", "chosen", "rejected"]
-    if not is_table(ratings) or not all(name in read_table(ratings, [], fields)[0] for name in fields):
+    ratings = Path(located(str(ratings)))
+    if not is_table(ratings) or "chosen" not in read_table(ratings, [], ["chosen"])[0]:
         return [pair for trajectory in read_trajectories(ratings) for pair in rated_pairs(trajectory)]
-    rows = read_table(ratings, fields, ["id"])
-    return [{"id": row.get("id", f"{ratings.stem}/{i}"), **row} for i, row in enumerate(rows)]
+    return [{"id": f"{ratings.stem}/{i}", **row} for i, row in enumerate(read_rows(ratings, Pair))]
 
 
+@bounded()
 def search(
     model: Path,
     problems: Path,
@@ -150,16 +156,16 @@ def search(
     prm: PRM,
     search: TreeSettings,
     prompts: Prompts,
-    margin: float = 0.1,
+    margin: Share = 0.1,
     annotator: Endpoint | None = None,
     benchmarks: list[str] | None = None,
-    heldout: int = 0,
-    limit: int | None = None,
+    heldout: CountOrNone = 0,
+    limit: Count | None = None,
     dry_run: bool = False,
-    concurrency: int = 256,
-    seed: int = 0,
+    concurrency: Count = 256,
+    seed: Seed = 0,
 ) -> None:
-    """Make judge data as the paper does: tree search, best and worst of a layer by the PRM, an annotator that agrees.
+    """Make judge data as in the paper: tree search, best and worst of a layer by the PRM, confirmed by an annotator.
 
     Searched trees are kept in <out>.trees.jsonl, replies in <out>.replies.jsonl.
 
@@ -171,17 +177,18 @@ def search(
         prm: the process reward model, with an engine of its own.
         search: how a tree is grown.
         prompts: templates and step format.
-        margin: best and worst form a pair only if their P("+") differ by so much.
+        margin: best and worst form a pair only if their P("+") differ by at least this.
         annotator: writes explanations, and must agree with the PRM; without one there are verdicts alone.
         benchmarks: sources whose problems are rejected.
-        heldout: about so many pairs, on problems of their own, go to <out>.heldout.jsonl.
-        limit: take at most so many pairs, chosen by the seed.
+        heldout: about this many pairs, on problems of their own, go to <out>.heldout.jsonl.
+        limit: take at most this many pairs, chosen by the seed.
         dry_run: search, then print what the annotator would be asked.
-        concurrency: problems under way at the same time.
+        concurrency: most problems under way at the same time.
         seed: choice of pairs, split and order; the search has a seed of its own.
     """
     encoder = Encoder(load_tokenizer(check_folder(model)), prompts)
-    trees = grow(model, read_problems(problems), out, engine, prm, search, encoder, concurrency)
+    asked = fitting(read_problems(problems), encoder, model, problems)
+    trees = grow(model, asked, out, engine, prm, search, encoder, concurrency)
     pairs = [pair for tree in trees for pair in layer_pairs(tree, margin)]
     layers = sum(len(tree.layers) for tree in trees)
     print(f"{layers} layers of {len(trees)} trees: {len(pairs)} with a margin of {margin:g}")
@@ -201,9 +208,9 @@ def grow(
     prm: PRM,
     settings: TreeSettings,
     encoder: Encoder,
-    concurrency: int,
+    concurrency: Count,
 ) -> list[SearchedTree]:
-    """The trees of all problems, in order; those that the journal has are not searched again."""
+    """The trees of all problems, in order; those in the journal are not searched again."""
     journal = beside(out, "trees.jsonl")
     made_by = {"model": fingerprint(model), "prm": fingerprint(prm.model), "search": asdict(settings)}
     kept = read_appended(journal)

@@ -1,4 +1,4 @@
-"""`psr evaluate`: models on benchmarks, solved, graded and compared, from the command line, resumable."""
+"""`psr evaluate`: solves benchmarks with models, grades and compares them; resumable."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from psr.bounds import Count, bounded
 from psr.commands.search import solve
 from psr.engines.base import Engine
 from psr.engines.local import LocalEngine
@@ -17,7 +18,9 @@ from psr.errors import UsageError
 from psr.evaluation.benchmarks import benchmark_label, read_benchmark
 from psr.evaluation.comparison import compare_outcomes
 from psr.evaluation.outcomes import Row, grade_rows, summarize
+from psr.evaluation.statistics import box_remark, in_percent
 from psr.files.jsonl import read_json, write_json, write_jsonl
+from psr.files.lock import hold
 from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
@@ -29,21 +32,22 @@ KEY = ("model", "benchmark", "method", "width")
 SAMPLED: tuple[Method, ...] = ("majority", "best_of_n", "step", "beam")
 
 
+@bounded()
 def evaluate(
     models: list[Path] | None = None,
     benchmarks: list[str] | None = None,
     out: Path = Path("analysis"),
     methods: list[Method] | None = None,
-    widths: list[int] | None = None,
+    widths: list[Count] | None = None,
     strategy: StrategySettings | None = None,
     judge: JudgeSettings | None = None,
     prompts: Prompts | None = None,
     engine: Engine | None = None,
-    limit: int | None = None,
+    limit: Count | None = None,
 ) -> None:
-    """Evaluate policies on benchmarks: accuracy, its standard error, and intervals of the gaps between the policies.
+    """Evaluate policies on benchmarks: accuracies with their intervals, and those of the gaps between the policies.
 
-    Started again, it does what is missing. Problems without a reference answer are named, and not counted.
+    Started again, it runs only what is missing. Problems without a reference answer are listed but not counted.
 
     Args:
         models: Hugging Face folders of the policies; the later ones are compared with the first.
@@ -55,10 +59,10 @@ def evaluate(
         widths: solutions, or candidates per step, of the methods that sample; several are evaluated one by one;
             [strategy.width] if not given.
         strategy: how problems are solved.
-        judge: how the policy judges where a method asks it.
+        judge: how the policy judges, for the methods that need a judge.
         prompts: templates and step format.
         engine: what generates and judges; in this process if not given.
-        limit: only the first so many problems of each benchmark.
+        limit: only this many problems of each benchmark, from the first.
     """
     if not models or not benchmarks:
         raise UsageError("psr evaluate needs --models [FOLDER, ...] and --benchmarks [FILE or name, ...]")
@@ -80,19 +84,20 @@ def evaluate(
 
 
 def remarks(result: Row) -> list[str]:
-    """What is to be known of a benchmark's problems besides the figures."""
+    """Notes on a benchmark's problems that belong beside the numbers."""
     found = []
     if result["no_gold"]:
         found.append(f"{result['benchmark']}: no reference answer, not counted: {', '.join(result['no_gold'])}")
     if result["too_long"]:
         where = f"{result['benchmark']}, {result['model']}: does not fit into the model's context"
         found.append(f"{where}, counted as wrong: {', '.join(result['too_long'])}")
-    return found
+    who = f"{result['benchmark']}, {result['model']}, {result['method']} {result['width']}"
+    return [*found, *filter(None, [box_remark(who, result["no_box"])])]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How models are evaluated, and where the results go."""
+    """How models are evaluated, and where the results are written."""
 
     engine: Engine
     prompts: Prompts
@@ -103,7 +108,7 @@ class Evaluation:
     widths: Sequence[int] | None = None
 
     async def run(self, models: dict[str, Path], sets: dict[str, list[GoldProblem]]) -> list[Row]:
-        """The results of every model, benchmark, method and width, each written to evaluation.json as it comes."""
+        """The results of every model, benchmark, method and width, each written to evaluation.json once it is there."""
         results = []
         try:
             for name, folder in models.items():
@@ -144,9 +149,10 @@ def outcome_path(out: Path, result: Row) -> Path:
 
 
 def put_result(path: Path, figures: Row) -> None:
-    """Add or replace what evaluation.json says of this model, benchmark, method and width."""
-    others = [row for row in read_json(path).get("results", []) if any(row[key] != figures[key] for key in KEY)]
-    write_json(path, {"schema": 1, "results": [*others, figures]})
+    """Add or replace the entry of this model, benchmark, method and width in evaluation.json."""
+    with hold(path.parent, wait=True):  # models may be evaluated at the same time
+        others = [row for row in read_json(path).get("results", []) if any(row[key] != figures[key] for key in KEY)]
+        write_json(path, {"schema": 1, "results": [*others, figures]})
 
 
 def compare_with_first(out: Path, results: Sequence[Row], models: Sequence[str]) -> list[Row]:
@@ -163,22 +169,16 @@ def compare_with_first(out: Path, results: Sequence[Row], models: Sequence[str])
     return comparisons
 
 
-def percent(value: float | None, error: float | None = None) -> str:
-    if value is None:
-        return "-"
-    return f"{100 * value:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
-
-
 def results_table(results: Sequence[Row]) -> Table:
-    shares = ("accuracy %", "avg %", "any %", "finished %")
+    shares = ("accuracy %\n(95%)", "avg %\n(95%)", "any %", "finished\n%", "no box\n%")
     table = Table("model", "benchmark", "method", "graded", *shares, "steps", "tokens", box=SIMPLE_HEAD)
     for row in results:
         method = row["method"] if row["method"] not in SAMPLED else f"{row['method']} {row['width']}"
         table.add_row(
             *(row["model"], row["benchmark"], method, f"{row['graded']}/{row['problems']}"),
-            percent(row["accuracy"], row["accuracy_stderr"]),
-            percent(row.get("average"), row.get("average_stderr")),
-            *(percent(row.get("any")), percent(row["finished"])),
+            in_percent(row["accuracy"], (row["accuracy_low"], row["accuracy_high"]) if row["graded"] else None),
+            in_percent(row["average"], (row["average_low"], row["average_high"])) if "average" in row else "-",
+            *(in_percent(row.get("any")), in_percent(row["finished"]), in_percent(row["no_box"])),
             "-" if row["steps"] is None else f"{row['steps']:.2f}",
             "-" if row["generated_tokens"] is None else f"{row['generated_tokens']:.0f}",
         )

@@ -1,16 +1,15 @@
-"""`psr data export`: what psr makes, for other trainers."""
+"""`psr data export`: psr's data in the formats of other trainers."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from psr.curation.export import messages, preference_of_pair, preferences_of_trajectory
 from psr.errors import NoPairsError
-from psr.files.jsonl import DataError
-from psr.files.tables import read_table, write_table
+from psr.files.kinds import Pair, Worked
+from psr.files.rows import read_rows
+from psr.files.tables import write_table
+from psr.files.trajectories import read_trajectories
 from psr.prompts.templates import Prompts
-from psr.records import trajectory_from_json
-
-TRAJECTORY = ["problem", "prompt_ids", "nodes", "finished", "weights_version", "seconds"]
 
 
 def export(
@@ -26,20 +25,12 @@ def export(
     """
     prompts = prompts or Prompts()
     if kind == "ift":
-        rows = [messages(row, prompts) for row in read_table(source, ["problem", "solution"], ["id", "answer"])]
+        rows = [messages(row, prompts) for row in read_rows(source, Worked)]
     elif kind == "eft":
-        fields = ["problem", "previous_steps", "chosen", "rejected"]
-        rows = [preference_of_pair(row, prompts) for row in read_table(source, fields, ["id"])]
+        rows = [preference_of_pair(row, prompts) for row in read_rows(source, Pair)]
     else:
-        rows = [pair for row in read_table(source, TRAJECTORY) for pair in _pairs(source, row, prompts)]
+        rows = [row for one in read_trajectories(source) for row in preferences_of_trajectory(one, prompts)]
     if not rows:
         raise NoPairsError(f"{source} holds no step with a winner: nothing to export")
     write_table(out, rows)
     print(f"{out}: {len(rows)} rows")
-
-
-def _pairs(source: Path, row: dict[str, Any], prompts: Prompts) -> list[dict[str, Any]]:
-    try:
-        return preferences_of_trajectory(trajectory_from_json(row), prompts)
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{source}: a row is no trajectory ({error}); give traces.jsonl, or another --kind") from None

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from psr.bounds import Count, CountOrNone, Seed, Temperature, bounded
 from psr.curation.response_judging import response_pairs, scored_responses, scored_steps
 from psr.engines.base import Engine, Origin, Sampling
 from psr.errors import NoPairsError
@@ -15,9 +16,11 @@ from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 from psr.records import Problem
+from psr.search.fitting import fitting
 from psr.search.run import for_each
 
 
+@bounded()
 def responses(
     model: Path,
     problems: Path,
@@ -25,16 +28,16 @@ def responses(
     prompts: Prompts,
     pairs: Path,
     scores: Path | None = None,
-    n: int = 6,
-    temperature: float = 1.0,
-    max_tokens: int = 160,
-    pairs_per_problem: int = 1,
-    scored_per_problem: int = 2,
-    steps_per_problem: int = 1,
-    limit: int | None = None,
-    seed: int = 0,
+    n: Count = 6,
+    temperature: Temperature = 1.0,
+    max_tokens: Count = 160,
+    pairs_per_problem: CountOrNone = 1,
+    scored_per_problem: CountOrNone = 2,
+    steps_per_problem: CountOrNone = 1,
+    limit: Count | None = None,
+    seed: Seed = 0,
 ) -> None:
-    """Make judge data of arithmetic: the policy's own whole responses, compared and scored by the exact verifier.
+    """Make judge data for arithmetic: the policy's own whole responses, compared and scored by the exact verifier.
 
     Args:
         model: Hugging Face folder of the policy that samples.
@@ -46,14 +49,14 @@ def responses(
         n: responses sampled per problem.
         temperature: sampling temperature.
         max_tokens: longer responses are dropped.
-        pairs_per_problem: at most so many pairs.
-        scored_per_problem: at most so many scored responses.
-        steps_per_problem: at most so many scored steps.
-        limit: keep at most so many pairs.
+        pairs_per_problem: at most this many pairs.
+        scored_per_problem: at most this many scored responses.
+        steps_per_problem: at most this many scored steps.
+        limit: keep at most this many pairs.
         seed: seed of the sampling and of the choice of rows.
     """
     encoder, rng = Encoder(load_tokenizer(check_folder(model)), prompts), random.Random(seed)
-    asked = read_problems(problems)
+    asked = fitting(read_problems(problems), encoder, model, problems)
     sampling = Sampling(max_tokens, temperature, n=n, seed=seed)
     sampled = asyncio.run(_sample(model, asked, engine, encoder, sampling))
     both = list(zip(asked, sampled, strict=True))

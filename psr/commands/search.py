@@ -1,4 +1,4 @@
-"""`psr search`: solve problems with a policy and its own judgement, from the command line, resumable."""
+"""`psr search`: solve problems by test-time search with a policy that judges itself; resumable."""
 
 import asyncio
 from dataclasses import asdict, replace
@@ -9,18 +9,22 @@ from rich.console import Console
 from rich.table import Table
 
 from psr.answers import extract_boxed
+from psr.bounds import Count, Nucleus, Seed, Temperature, bounded
 from psr.engines.base import Engine, PromptTooLong
 from psr.engines.local import LocalEngine
 from psr.engines.meter import Meter
 from psr.errors import UsageError
-from psr.evaluation.grading import grade_many
-from psr.evaluation.statistics import standard_error
-from psr.files.jsonl import DataError, append_row, read_appended, read_jsonl, write_json
-from psr.files.problems import read_problems
+from psr.evaluation.outcomes import grade_rows, summarize
+from psr.evaluation.statistics import box_remark, in_percent
+from psr.files.jsonl import DataError, append_row, read_appended, write_json
+from psr.files.kinds import GoldRow
+from psr.files.lock import hold
+from psr.files.problems import gold_problem, read_problems
+from psr.files.rows import read_rows
 from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
-from psr.records import Problem
+from psr.records import GoldProblem, Problem
 from psr.search.judges import JudgeSettings
 from psr.search.prm import PRM, PRMJudge
 from psr.search.run import for_each
@@ -30,31 +34,33 @@ Row = dict[str, Any]
 DEFAULT_METHODS: list[Method] = ["step"]
 
 
+@bounded()
 def search(
     model: Path | None = None,
     problems: Path | None = None,
     out: Path = Path("solved"),
     methods: list[Method] | None = None,
-    width: int = 6,
-    beam: int = 2,
-    temperature: float = 0.5,
-    top_p: float = 0.95,
-    max_tokens: int = 1024,
-    max_step_tokens: int = 256,
-    max_steps: int = 20,
-    limit: int | None = None,
-    seed: int = 0,
-    concurrency: int = 512,
+    width: Count = 6,
+    beam: Count = 2,
+    temperature: Temperature = 0.5,
+    top_p: Nucleus = 0.95,
+    max_tokens: Count = 1024,
+    max_step_tokens: Count = 256,
+    max_steps: Count = 20,
+    limit: Count | None = None,
+    seed: Seed = 0,
+    concurrency: Count = 512,
     judge: JudgeSettings | None = None,
     prompts: Prompts | None = None,
     engine: Engine | None = None,
     prm: PRM | None = None,
 ) -> None:
-    """Solve problems by test-time search, the policy its own judge; started again, it does what is missing.
+    """Solve problems by test-time search with self-judging; started again, it solves only what is missing.
 
     Args:
         model: Hugging Face folder of the policy.
-        problems: JSONL with `id` and `problem`; where all rows have an `answer`, solutions are graded after the search.
+        problems: JSONL with `id` and `problem`; rows with an `answer` (and OlympiadBench's fields, as for psr evaluate)
+            are graded after the search.
         out: folder to write: <method>.jsonl with a line per problem (solution, answer, tokens, trace), summary.json.
         methods: of greedy, majority (vote on the boxed answer), best_of_n (self-judged tournament of solutions), step
             (self-judged step search) and beam (the same with several partial solutions); [step] if not given.
@@ -62,12 +68,12 @@ def search(
         beam: partial solutions that `beam` keeps.
         temperature: sampling temperature; `greedy` has none.
         top_p: nucleus of what is sampled.
-        max_tokens: a whole solution is cut off at so many tokens.
-        max_step_tokens: a step is cut off at so many tokens.
+        max_tokens: a whole solution is cut off at this many tokens.
+        max_step_tokens: a step is cut off at this many tokens.
         max_steps: steps of a solution.
-        limit: only the first so many problems.
+        limit: only this many problems, from the first.
         seed: seed of the sampling.
-        concurrency: problems under way at the same time.
+        concurrency: most problems under way at the same time.
         judge: who judges, "self" or "prm", and how.
         prompts: templates and step format.
         engine: what generates and judges; in this process if not given.
@@ -102,14 +108,26 @@ def search(
                 await prm.engine.close()
 
     solved = asyncio.run(solve_all())
-    answers = read_answers(problems)
-    figures = [summary(method, rows, answers) for method, rows in solved.items()]
+    golds = read_golds(problems, limit)
+    figures = [{"method": method, **summarize(grade_rows(rows, golds, encoder))} for method, rows in solved.items()]
     write_json(out / "summary.json", {**how, "methods": figures})
-    Console().print(table(figures))
+    console = Console()
+    console.print(table(figures))
+    for row in figures:
+        if remark := box_remark(row["method"], row["no_box"]):
+            console.print(remark)
 
 
 async def solve(method: Method, problems: list[Problem], means: Means, path: Path, how: dict[str, Any]) -> list[Row]:
-    """A row for every problem: those of `path` as they are, the others solved now and appended one by one."""
+    """A row for every problem: those already in `path`, and the others, solved now and appended one by one."""
+    with hold(path.parent):
+        return await solve_missing(method, problems, means, path, how)
+
+
+async def solve_missing(
+    method: Method, problems: list[Problem], means: Means, path: Path, how: dict[str, Any]
+) -> list[Row]:
+    """The same, while no other process appends to `path`."""
     done = {row["id"]: row for row in read_appended(path)}
     if any(row["how"] != how for row in done.values()):
         raise DataError(f"{path} was written by another model or with other settings: give another --out")
@@ -121,7 +139,7 @@ async def solve(method: Method, problems: list[Problem], means: Means, path: Pat
         meter = Meter(means.engine)
         try:
             solution = await STRATEGIES[method](problem, replace(means, engine=meter))
-        except PromptTooLong as error:  # unsolved, which is no reason to leave the others unsolved
+        except PromptTooLong as error:  # unsolved; the others go on
             solution = Solution("", False, {"too_long": str(error)})
         return {
             "id": problem.id,
@@ -140,29 +158,25 @@ async def solve(method: Method, problems: list[Problem], means: Means, path: Pat
     return [done[problem.id] for problem in problems]
 
 
-def read_answers(path: Path) -> dict[str, str]:
-    """The reference answers by problem, of the rows that have one. Called when all solutions are there."""
-    return {str(row["id"]): str(row["answer"]) for row in read_jsonl(path, ["id"], ["answer"]) if "answer" in row}
-
-
-def summary(method: Method, rows: list[Row], answers: dict[str, str]) -> Row:
-    """What a method reached and what it spent per problem; accuracy where all answers are known."""
-    figures: Row = {"method": method, "problems": len(rows)}
-    for name in ("finished", "prompt_tokens", "generated_tokens"):
-        figures[name] = sum(row[name] for row in rows) / len(rows)
-    if all(row["id"] in answers for row in rows):
-        pairs = [(row["solution"] if row["finished"] else "", answers[row["id"]]) for row in rows]
-        correct = grade_many(pairs)
-        figures["accuracy"], figures["accuracy_stderr"] = sum(correct) / len(rows), standard_error(correct)
-    return figures
+def read_golds(path: Path, limit: int | None) -> list[GoldProblem]:
+    """The problems with what reference answers they have. Called when all solutions are there."""
+    return [gold_problem(row) for row in read_rows(path, GoldRow, limit, needs=["id"])]
 
 
 def table(figures: list[Row]) -> Table:
-    out = Table("method", "accuracy %", "finished %", "tokens generated", "tokens of prompts", title="per problem")
+    columns = (
+        "method",
+        "graded",
+        "accuracy % (95%)",
+        "finished %",
+        "no box %",
+        "tokens\ngenerated",
+        "tokens of\nprompts",
+    )
+    out = Table(*columns, title="per problem")
     for row in figures:
-        accuracy = "-"
-        if "accuracy" in row:
-            accuracy = f"{100 * row['accuracy']:.1f} ± {100 * row['accuracy_stderr']:.1f}"
-        spent = [f"{row[name]:.0f}" for name in ("generated_tokens", "prompt_tokens")]
-        out.add_row(row["method"], accuracy, f"{100 * row['finished']:.1f}", *spent)
+        interval = (row["accuracy_low"], row["accuracy_high"]) if row["graded"] else None
+        shares = (in_percent(row["accuracy"], interval), in_percent(row["finished"]), in_percent(row["no_box"]))
+        spent = (f"{row[name]:.0f}" for name in ("generated_tokens", "prompt_tokens"))
+        out.add_row(row["method"], f"{row['graded']}/{row['problems']}", *shares, *spent)
     return out

@@ -5,21 +5,26 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from psr.bounds import Count, OpenShare, Port, bounded
+from psr.engines.base import secret
 from psr.engines.chat_server import serve_chat
 from psr.engines.local import LocalEngine
 from psr.engines.sglang.server import Launch, serve_command, serve_environment
 from psr.policy.tokenizer import check_folder
 
 
+@bounded()
 def serve(
     model: Path,
     engine: Literal["sglang", "local"] = "sglang",
     device: Literal["auto", "cpu"] = "auto",
-    port: int = 30000,
+    port: Port = 30000,
+    host: str = "127.0.0.1",
+    key_env: str | None = None,
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto",
-    tp: int = 1,
-    dp: int = 1,
-    memory_fraction: float | None = None,
+    tp: Count = 1,
+    dp: Count = 1,
+    memory_fraction: OpenShare | None = None,
     command: str = "sglang",
     args: list[str] | None = None,
 ) -> None:
@@ -33,6 +38,9 @@ def serve(
             and of `dtype` float32 and bfloat16.
         device: "cpu" serves without a GPU, for development and tests: slow.
         port: TCP port.
+        host: address to listen on. Whoever reaches it can use the server, and SGLang's also loads weights on request:
+            another one than the loopback address is for closed networks, or with a key.
+        key_env: environment variable that holds the API key that requests must bring.
         dtype: of weights and cache; "auto" makes a float32 folder half precision.
         tp: GPUs that share every layer.
         dp: copies of the model inside the server.
@@ -40,9 +48,11 @@ def serve(
         command: the `sglang` program.
         args: further arguments of `sglang serve`, as in --args='[--log-level, warning]'.
     """
+    key = secret("key_env", key_env)
     if engine == "local":
-        asyncio.run(serve_chat(check_folder(model), LocalEngine(dtype, device=device), port))
+        asyncio.run(serve_chat(check_folder(model), LocalEngine(dtype, device=device), port, host, key))
         return
     launch = Launch(command, device, dtype, tp, dp, memory_fraction, args=args or [])
-    words = serve_command(launch, check_folder(model).resolve(), port, "default")
+    words = serve_command(launch, check_folder(model).resolve(), port, "default", host)
+    words += [] if key is None else ["--api-key", key]
     os.execve(words[0], words, serve_environment(launch))

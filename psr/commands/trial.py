@@ -1,11 +1,10 @@
-"""`psr trial RECIPE BASE STAGE SETTING...`: one stage of a recipe again, with other settings, from what a run has made.
+"""`psr trial RECIPE BASE STAGE SETTING...`: runs one stage of a recipe again, with other settings, on a run's outputs.
 
 The trial has a folder of its own, which shares the run's data and first models; its name is WANDB_RUN_ID where that is
 set, as W&B's agent and `psr sweep` do. Started again with the same name it goes on.
 """
 
 import contextlib
-import fcntl
 import os
 import uuid
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from psr.errors import UsageError
 from psr.files.jsonl import read_json
+from psr.files.lock import hold
 from psr.run.folder import RunFolder
 from psr.run.recipe import Stage, read_overlay, read_recipe, read_variables, stage_arguments
 from psr.run.results import start_results
@@ -37,8 +37,8 @@ def trial(words: list[str], execute: Callable[[list[str]], None]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     values = {**read_variables(spec, {}), "recipe": str(recipe), "seed": str(before["seed"]), "judge": before["judge"]}
     on_top = read_overlay(recipe, before["overlay"], list(stages)).get(name)
-    with open(folder / "lock", "w") as lock, contextlib.chdir(folder):
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the process of a sweep that was killed may need a moment to end
+    # The trial's process of a killed sweep may take a moment to end.
+    with hold(folder, wait=True), contextlib.chdir(folder):
         for part in map(Path, SHARED):
             if (base / part).exists() and not part.exists():
                 part.parent.mkdir(exist_ok=True)

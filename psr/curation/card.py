@@ -1,10 +1,12 @@
-"""Data cards: what a data set holds and how it came about, as Markdown. Knows rows and counts, no schema."""
+"""Data cards: contents and provenance of a data set, as Markdown. Knows rows and counts, no schema."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
+
+from psr.files.whole import write_text
 
 
 def lengths(name: str, values: Sequence[int]) -> dict[str, str]:
@@ -16,7 +18,7 @@ def lengths(name: str, values: Sequence[int]) -> dict[str, str]:
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """A Markdown table with the columns of the first row; empty of no row."""
+    """A Markdown table with the columns of the first row; empty if there are no rows."""
     rows = list(rows)
     if not rows:
         return ""
@@ -32,6 +34,4 @@ def counted(name: str, values: Iterable[str]) -> list[dict[str, Any]]:
 def write_card(path: str | Path, title: str, sections: Mapping[str, str]) -> None:
     """Write the card; sections without text are left out."""
     parts = [f"# {title}", *(f"## {name}\n\n{text}" for name, text in sections.items() if text)]
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(path, "\n\n".join(parts) + "\n")

@@ -5,6 +5,7 @@ answers; does not know what the rows are for. Without network, hub sets load fro
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from psr.answers import extract_boxed
+from psr.bounds import Count, Seed, bounded
 from psr.curation import arithmetic
 from psr.files.jsonl import DataError
-from psr.files.tables import ENDINGS, is_table, read_table
+from psr.files.kinds import SourceRow
+from psr.files.rows import checked
+from psr.files.tables import ENDINGS, is_table, located_rows
 
 FIELDS = ("id", "problem", "solution", "answer")
 HUB = "hub"
@@ -22,6 +26,7 @@ HUB = "hub"
 CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
+@bounded("source")
 @dataclass(frozen=True)
 class Source:
     """One set of problems.
@@ -30,11 +35,11 @@ class Source:
         path: name of a hub set, a JSONL or Parquet file, or "arithmetic", our generator.
         name: configuration of the hub set, where it has several.
         split: split of the hub set.
-        columns: our field to their column, as in {problem: question}; fields that are not named have their own name.
+        columns: column name of each field, as in {problem: question}; other fields are columns of the same name.
         answer: where the answer is: in its "column", in the solution's last box ("boxed"), or after the solution's
             last "####" ("hashes", GSM8K's format: the mark and the calculator's annotations are removed).
         streaming: read the hub set row by row instead of downloading all of it first.
-        limit: only the first so many rows; the generator needs it.
+        limit: only this many rows, from the first; the generator needs it.
         seed: seed of the generator.
     """
 
@@ -44,8 +49,8 @@ class Source:
     columns: dict[str, str] = field(default_factory=dict)
     answer: Literal["column", "boxed", "hashes"] = "column"
     streaming: bool = False
-    limit: int | None = None
-    seed: int = 0
+    limit: Count | None = None
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.columns) - set(FIELDS))
@@ -74,7 +79,7 @@ BENCHMARKS = ("gsm8k-test", "math-test", "math500", "gaokao2023en", "olympiadben
 
 
 def find_source(source: str | Source) -> Source:
-    """The source that is meant by a short name, a file's path, a hub name, or a Source itself. Raises as `located`."""
+    """The source given by a short name, a file's path, a hub name, or a Source itself. Raises as `located`."""
     if isinstance(source, Source):
         return source
     place = located(source)
@@ -105,20 +110,22 @@ def located(source: str) -> str:
 
 
 def read_source(source: str | Source) -> Iterator[dict[str, str]]:
-    """The rows of a source, one by one, all values texts.
+    """The rows of a source, one by one, all values as texts.
 
     Raises:
         DataError: no such file, hub set, configuration or split; a column that is missing or a row without a problem.
     """
     source = find_source(source)
-    if source.path == "arithmetic":
-        rows = _generated(source)
-    elif is_table(source.path):
-        rows = iter(_file_rows(source))
+    if source.path != "arithmetic" and is_table(source.path):
+        rows = located_rows(source.path)
     else:
-        rows = hub_rows(source)
-    for number, row in enumerate(islice(rows, source.limit)):
-        yield _in_schema(source, number, row)
+        found = _generated(source) if source.path == "arithmetic" else hub_rows(source)
+        rows = ((f"{source.path}, row {number}", row) for number, row in enumerate(found, start=1))
+    number = -1
+    for number, (where, row) in enumerate(islice(rows, source.limit)):
+        yield _in_schema(source, number, where, row)
+    if number < 0:
+        raise DataError(f"{source.path}: there are no rows")
 
 
 def _generated(source: Source) -> Iterator[dict[str, Any]]:
@@ -129,15 +136,12 @@ def _generated(source: Source) -> Iterator[dict[str, Any]]:
         yield {"problem": chain.text, "answer": str(chain.answer), "solution": "\n".join(steps)}
 
 
-def _file_rows(source: Source) -> list[dict[str, Any]]:
-    theirs = {name: source.columns.get(name, name) for name in FIELDS}
-    return read_table(source.path, [theirs["problem"]], [*theirs.values(), "source"])
-
-
 def hub_rows(source: Source) -> Iterator[dict[str, Any]]:
     """The rows of a hub set as they are. Raises DataError as `read_source`."""
-    from datasets import load_dataset
+    from datasets import disable_progress_bars, load_dataset
 
+    if not sys.stderr.isatty():
+        disable_progress_bars()  # which would fill a log with redrawn lines
     try:
         rows = load_dataset(source.path, source.name, split=source.split, streaming=source.streaming)
     except (OSError, ValueError) as error:
@@ -152,28 +156,23 @@ def hub_rows(source: Source) -> Iterator[dict[str, Any]]:
     yield from rows
 
 
-def _in_schema(source: Source, number: int, row: dict[str, Any]) -> dict[str, str]:
-    found = {name: row.get(source.columns.get(name, name)) for name in FIELDS}
-    values = {name: _text(value) for name, value in found.items() if value is not None}
-    origin = f"{source.path}:{source.split}" if not is_table(source.path) else str(row.get("source") or source.path)
-    if not values.get("problem", "").strip():
-        raise DataError(f"{origin}, row {number + 1}: the problem is empty; drop the row")
-    values.setdefault("id", f"{origin}/{number}")
-    solution = values.get("solution", "")
+def _in_schema(source: Source, number: int, where: str, row: dict[str, Any]) -> dict[str, str]:
+    theirs = {name: source.columns.get(name, name) for name in (*FIELDS, "source")}
+    if theirs["problem"] not in row:
+        raise DataError(f"{where}: field {theirs['problem']!r} is missing; the row has {', '.join(row) or 'none'}")
+    known = checked(where, {name: row.get(column) for name, column in theirs.items()}, SourceRow)
+    origin = known.get("source", source.path) if is_table(source.path) else f"{source.path}:{source.split}"
+    values = {"id": f"{origin}/{number}", **known}
+    solution = known.get("solution", "")
     if source.answer == "boxed" and (boxed := extract_boxed(solution)):
         values["answer"] = boxed
     if source.answer == "hashes":
         solution, _, answer = solution.rpartition("####")
         values["answer"], values["solution"] = answer.strip(), CALCULATOR.sub("", solution).strip()
-    return {**values, "source": origin}
+    return {**values, "source": origin}  # type: ignore[dict-item]
 
 
-def _text(value: Any) -> str:
-    """Some sets give the answer as a number or as a list of answers."""
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def limited(source: str | Source, limit: int | None) -> Source:
-    """The source with at most so many rows."""
+def limited(source: str | Source, limit: Count | None) -> Source:
+    """The source limited to at most this many rows."""
     source = find_source(source)
     return source if limit is None else replace(source, limit=limit)

@@ -4,6 +4,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from psr.bounds import Count, bounded
 from psr.evaluation.benchmarks import read_benchmark
 from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.encoder import Encoder
@@ -17,17 +18,18 @@ class BenchmarkDataModule(LightningDataModule):
     Args:
         model: Hugging Face folder whose tokenizer is used; linked to the model's.
         problems: a file or the name of a benchmark, as for `psr evaluate`.
-        batch_size: problems handed to the engine together.
-        limit: use only the first so many problems.
+        batch_size: problems sent to the engine together.
+        limit: use only this many problems, from the first.
         prompts: templates and step format.
     """
 
+    @bounded("data")
     def __init__(
         self,
         model: str,
         problems: str,
-        batch_size: int = 256,
-        limit: int | None = None,
+        batch_size: Count = 256,
+        limit: Count | None = None,
         prompts: Prompts | None = None,
     ) -> None:
         super().__init__()
@@ -41,7 +43,7 @@ class BenchmarkDataModule(LightningDataModule):
     def transfer_batch_to_device(
         self, batch: list[GoldProblem], device: torch.device, dataloader_idx: int
     ) -> list[GoldProblem]:
-        """Problems are texts: there is nothing to move, and Lightning refuses frozen dataclasses."""
+        """Problems are texts: there is nothing to move, and Lightning cannot move frozen dataclasses."""
         return batch
 
     val_dataloader = test_dataloader = predict_dataloader = _loader

@@ -1,8 +1,8 @@
 """PRM training data: rated trajectories as step trees in packed rows, as a LightningDataModule.
 
 The rated steps of a trajectory are samples of one step tree: the prompt is the problem and the steps up to the rated
-one, the completion is the label's token. So every token is computed once, and the steps of a trajectory are judged in
-one forward. Knows rated trajectories and token ids; no model weights, no loss.
+one, the completion is the label's token. So every token is computed once, and all steps of a trajectory are scored in
+one forward pass. Knows rated trajectories and token ids; no model weights, no loss.
 """
 
 import random
@@ -13,12 +13,14 @@ from typing import Literal
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from psr.bounds import Count, OpenShare, Seed, bounded
 from psr.curation.decontamination import normalized
 from psr.curation.prm800k import RatedTrajectory, read_trajectories
-from psr.data.rows import check_accumulation, data_rank, row_loader
+from psr.data.rows import data_rank, row_loader
+from psr.data.switches import check_trainer
 from psr.errors import UsageError
 from psr.evaluation.steps import StepBaselines, step_baselines
-from psr.policy.tokenizer import load_tokenizer
+from psr.policy.tokenizer import context_tokens, load_tokenizer
 from psr.prompts.prm import TEMPLATE, PRMEncoder
 from psr.trees.packing import Group, Plan, Row, Unit, plan_rows
 from psr.trees.step_tree import Sample
@@ -26,7 +28,7 @@ from psr.trees.step_tree import Sample
 
 @dataclass(frozen=True)
 class LabelledStep:
-    """What the PRM reads up to the end of a rated step, the label that it is to say, and the step's own tokens."""
+    """The prompt up to the end of a rated step, the step's label, and the step's own tokens."""
 
     question: tuple[int, ...]
     right: bool
@@ -50,7 +52,7 @@ def labelled_steps(trajectory: RatedTrajectory, encoder: PRMEncoder, neutral: st
 class PRMDataModule(LightningDataModule):
     """Rated trajectories for `PRMModule`, one step tree each; training and held-out problems are disjoint.
 
-    `trainer.reload_dataloaders_every_n_epochs: 1` shuffles anew for every epoch.
+    `trainer.reload_dataloaders_every_n_epochs: 1` reshuffles at every epoch.
 
     Args:
         model: Hugging Face folder whose tokenizer is used; linked to the model's.
@@ -58,31 +60,31 @@ class PRMDataModule(LightningDataModule):
         val_share: share of the problems that is held out.
         neutral: what the rating 0 becomes: "+", as in the paper of PRM800K, "-", or "skip".
         batch_size: rated steps per optimizer step; those of one trajectory share a step tree.
-        row_tokens: token budget of a row of step trees: more needs more memory and less time. The gradient of an
-            optimizer step is accumulated over as many rows as its steps need.
-        max_tokens: steps that end later than so many tokens after the beginning are left out, and counted.
-        limit: only the first so many trajectories.
-        seed: split and order.
-        template: what the PRM reads before the steps.
+        row_tokens: token budget of a micro-batch (a row of step trees): more needs more memory and less time.
+            Gradients are accumulated over as many rows as the steps of an optimizer step need.
+        max_tokens: steps that end more than this many tokens after the beginning are left out, and counted.
+        limit: use only this many trajectories, from the first.
+        seed: of the split and the order.
+        template: the text before the steps.
     """
 
+    @bounded("data")
     def __init__(
         self,
         model: str,
         trajectories: str,
-        val_share: float = 0.1,
+        val_share: OpenShare = 0.1,
         neutral: Literal["+", "-", "skip"] = "+",
-        batch_size: int = 64,
-        row_tokens: int = 4096,
-        max_tokens: int = 2048,
-        limit: int | None = None,
-        seed: int = 0,
+        batch_size: Count = 64,
+        row_tokens: Count = 4096,
+        max_tokens: Count = 2048,
+        limit: Count | None = None,
+        seed: Seed = 0,
         template: str = TEMPLATE,
     ) -> None:
         super().__init__()
-        if not 0 < val_share < 1:
-            raise UsageError(f"data.val_share is {val_share}: it must lie between 0 and 1")
         self.encoder = PRMEncoder(load_tokenizer(model), template)
+        self.longest = min(max_tokens + 1, context_tokens(model))  # with the label, which is one more token
         self.trajectories, self.val_share, self.neutral = trajectories, val_share, neutral
         self.batch_size, self.row_tokens, self.max_tokens = batch_size, row_tokens, max_tokens
         self.limit, self.seed = limit, seed
@@ -90,7 +92,7 @@ class PRMDataModule(LightningDataModule):
         self.heldout: list[list[LabelledStep]] = []
 
     def setup(self, stage: str) -> None:
-        check_accumulation(self.trainer)
+        check_trainer(self.trainer)
         rated = read_trajectories(self.trajectories)[: self.limit]
         problems = sorted({normalized(one.problem) for one in rated})
         random.Random(self.seed).shuffle(problems)
@@ -101,7 +103,7 @@ class PRMDataModule(LightningDataModule):
 
     def _labelled(self, rated: Sequence[RatedTrajectory], name: str) -> list[list[LabelledStep]]:
         labelled = [list(labelled_steps(one, self.encoder, self.neutral)) for one in rated]
-        fitting = [[step for step in steps if len(step.question) <= self.max_tokens] for steps in labelled]
+        fitting = [[step for step in steps if len(step.question) < self.longest] for steps in labelled]
         kept = [steps for steps in fitting if steps]
         if not kept:
             raise UsageError(
@@ -120,7 +122,7 @@ class PRMDataModule(LightningDataModule):
         return row_loader(self.plan(self.heldout), self.trainer, accumulate=False)
 
     def plan(self, trajectories: Sequence[Sequence[LabelledStep]]) -> Plan:
-        """The trajectories in rows, each in a tree of its own."""
+        """The trajectories packed into rows, each as a step tree of its own."""
         groups = [self._group(steps) for steps in trajectories]
         return plan_rows(groups, self.batch_size, self.row_tokens, ranks=data_rank(self.trainer)[1])
 

@@ -1,13 +1,16 @@
 """The Engine protocol: token ids in, completions out, asynchronously.
 
-An engine knows nothing of steps, judges or problems. Every completion carries the version of the weights that made it.
+An engine knows nothing of steps, judges or problems. Every completion carries the version of the weights that generated
+it.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from psr.bounds import Count, CountOrNone, Nucleus, Seed, Temperature, bounded
 from psr.engines.usage import Usage
 from psr.errors import PSRError
 
@@ -18,10 +21,23 @@ class EngineError(PSRError, RuntimeError):
     """The engine cannot do what was asked; the message says what and what to change."""
 
 
+def secret(setting: str, variable: str | None) -> str | None:
+    """The key in an environment variable, which a setting names: a key itself is never a setting, and in no file.
+
+    Raises EngineError where the variable is not set.
+    """
+    if variable is None:
+        return None
+    if not (value := os.environ.get(variable)):
+        raise EngineError(f"{setting} is {variable!r}: set that environment variable to the key")
+    return value
+
+
 class PromptTooLong(EngineError):
     """A prompt leaves no room for one new token in the model's context."""
 
 
+@bounded("sampling")
 @dataclass(frozen=True)
 class Sampling:
     """How completions are sampled.
@@ -29,23 +45,27 @@ class Sampling:
     Args:
         max_new_tokens: completions are cut off at this many tokens (finish reason "length").
         temperature: 0 is greedy.
-        top_p: nucleus of the tempered distribution.
+        top_p: nucleus sampling, applied after the temperature.
         n: completions per prompt.
-        seed: with the prompt and the index of the completion, fixes what is sampled.
-        stop: texts that end a completion as soon as they appear; they stay part of it (finish reason "stop").
+        seed: together with the prompt and the index of the completion, it determines what is sampled.
+        stop: texts that end a completion as soon as they appear; they remain part of it (finish reason "stop").
     """
 
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    n: int = 1
-    seed: int = 0
+    max_new_tokens: CountOrNone = 256
+    temperature: Temperature = 0.0
+    top_p: Nucleus = 1.0
+    n: Count = 1
+    seed: Seed = 0
     stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Completion:
-    """`token_ids` include EOS and the stop text; `logprob` is the sum over them at the sampling temperature."""
+    """`token_ids` include what ended them, a token (finish reason "eos") or the stop text; `text` only the latter.
+
+    Any token ends a text that the tokenizer or the model's generation config calls an EOS. `logprob` is the sum over
+    the tokens at the sampling temperature.
+    """
 
     token_ids: tuple[int, ...]
     text: str
@@ -59,8 +79,8 @@ class Origin:
     """Where requests come from.
 
     Args:
-        key: requests of the same key go to the same server, whose cache holds what they have in common.
-        kind: what the requests are counted under in `Engine.usage`.
+        key: requests with the same key go to the same server, whose prefix cache holds what they have in common.
+        kind: what the requests are counted as in `Engine.usage`.
     """
 
     key: str = ""
@@ -81,7 +101,7 @@ class Engine(Protocol):
 
     @property
     def usage(self) -> Mapping[str, Usage]:
-        """What the requests of every kind have cost since the engine was made."""
+        """What the requests of every kind have cost since the engine was created."""
         ...
 
     async def generate(
@@ -101,13 +121,13 @@ class Engine(Protocol):
         ...
 
     async def sleep(self) -> None:
-        """Lend the memory of weights and cache to the trainer, until the next `load_weights`."""
+        """Release the memory of weights and cache to the trainer, until the next `load_weights`."""
         ...
 
     async def health(self) -> str:
-        """The version of the weights being served. Raises EngineError when nothing is."""
+        """The version of the weights being served. Raises EngineError if there are none."""
         ...
 
     async def close(self) -> None:
-        """Give back what the engine holds."""
+        """Release everything that the engine holds."""
         ...

@@ -1,16 +1,16 @@
-"""The benchmarks: problems with their reference answers and rules, from files or, by name, from the hub.
+"""Benchmarks: problems with their reference answers and grading rules, from files or, by name, from the hub.
 
 Knows columns and names; how answers are compared is `psr.evaluation.rules`'.
 """
 
-from collections import Counter
 from itertools import islice
 from pathlib import Path
 
 from psr.curation.sources import KNOWN, Source, find_source, hub_rows, limited, located, read_source
-from psr.files.jsonl import DataError
-from psr.files.problems import RULES, gold_problem
-from psr.files.tables import is_table, read_table
+from psr.files.kinds import GoldRow
+from psr.files.problems import check_ids, gold_problem
+from psr.files.rows import checked, read_rows
+from psr.files.tables import is_table
 from psr.records import GoldProblem
 
 _SVAMP = {"id": "ID", "problem": "question_concat", "answer": "Answer"}
@@ -26,24 +26,22 @@ BENCHMARKS = {
 
 
 def read_benchmark(name: str, limit: int | None = None) -> list[GoldProblem]:
-    """The problems of a file (JSONL or Parquet: `id`, `problem`, `answer`, and what `gold_problem` reads), or of a set.
+    """The problems of a file (JSONL or Parquet: `id`, `problem`, `answer`, and the rules of `GoldRow`), or of a set.
 
-    Problems without an answer are kept: they are asked, and not counted.
+    Problems without an answer are kept: they are solved but not counted.
 
     Raises:
-        DataError: as `read_table` and `read_source`, or an id that occurs twice.
+        DataError: as `read_rows` and `read_source`, or an id that occurs twice.
     """
     name = located(name)
     if is_table(name):
-        rows = read_table(name, ["problem"], ["id", "answer", *RULES])[:limit]
+        rows = read_rows(name, GoldRow, limit)
     else:
         source = limited(BENCHMARKS.get(name, find_source(name)), limit)
         pairs = zip(read_source(source), islice(hub_rows(source), limit), strict=True)
-        rows = [{**{rule: theirs.get(rule) for rule in RULES}, **ours} for ours, theirs in pairs]
-    problems = [gold_problem({"id": i, "answer": None, **row}) for i, row in enumerate(rows)]
-    once = Counter(problem.id for problem in problems)
-    if len(once) < len(problems):
-        raise DataError(f"{name}: the id {once.most_common(1)[0][0]!r} occurs several times; ids must be unique")
+        rows = [checked(f"{name}, row {i + 1}", {**theirs, **ours}, GoldRow) for i, (ours, theirs) in enumerate(pairs)]
+    problems = [gold_problem(row, number) for number, row in enumerate(rows)]
+    check_ids(name, [problem.id for problem in problems])
     return problems
 
 

@@ -1,10 +1,13 @@
-"""Two sets of outcomes on the same problems: the gap, and how sure it is. Knows files of graded rows."""
+"""The gap in accuracy between two sets of outcomes on the same problems. Knows files of graded rows."""
 
 from pathlib import Path
 from typing import Any
 
 from psr.evaluation.statistics import paired_bootstrap
-from psr.files.jsonl import DataError, read_jsonl
+from psr.files.jsonl import DataError
+from psr.files.kinds import Graded
+from psr.files.problems import check_ids
+from psr.files.rows import read_rows
 
 
 def compare_outcomes(a: Path, b: Path, level: float = 0.95) -> dict[str, Any]:
@@ -35,4 +38,6 @@ def compare_outcomes(a: Path, b: Path, level: float = 0.95) -> dict[str, Any]:
 
 
 def _outcomes(path: Path) -> dict[str, bool]:
-    return {row["id"]: row["correct"] for row in read_jsonl(path, ["id", "correct"]) if row["correct"] is not None}
+    rows = read_rows(path, Graded)
+    check_ids(path, [row["id"] for row in rows])
+    return {row["id"]: row["correct"] for row in rows if row["correct"] is not None}

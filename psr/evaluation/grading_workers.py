@@ -1,11 +1,7 @@
-"""Processes that compare answers by math-verify, and can be stopped.
+"""Processes that do algebra for grading, and can be stopped.
 
-Each serves one request at a time, a line of JSON, and replies with a line, "true" or "false". It sets an alarm for
-itself before each request and leaves the signal's default action in place, so that the kernel ends it on time in the
-midst of any computation, even when the process that asked is gone by then.
-
-This file is also the program that the workers run: importing it must stay cheap, so at the top it imports nothing
-outside the standard library. Does not know boxes, numbers or problems.
+Each serves one question at a time (`psr.evaluation.algebra_worker` is their program). What is here leases them, ends
+those that are stuck or gone, and starts others. Does not know what the questions mean.
 """
 
 import atexit
@@ -13,17 +9,18 @@ import contextlib
 import json
 import logging
 import os
-import resource
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from typing import Any
+from enum import Enum
+from pathlib import Path
+
+from psr.evaluation.questions import Question
+
+_ROOT = str(Path(__file__).parents[2])
 
 logger = logging.getLogger(__name__)
-
-WORKER_MEMORY = 2 << 30  # bytes of address space; a worker needs about 0.2 GiB of it
 
 _Worker = subprocess.Popen[str]
 _changed = threading.Condition()  # guards the two below; notified when a worker comes free or is gone
@@ -31,32 +28,22 @@ _idle: list[_Worker] = []
 _alive: set[_Worker] = set()
 
 
-def matched(equal: Sequence[Sequence[bool]]) -> bool:
-    """Whether every row can have a column of its own where it is True (bipartite matching by augmenting paths).
+class Reply(Enum):
+    """What a worker said; NONE where it was stopped or ended."""
 
-    The first that fits would not do: within a tolerance, what equals the same value need not be equal.
-    """
-    owners: dict[int, int] = {}
-
-    def place(row: int, tried: set[int]) -> bool:
-        for column, fits in enumerate(equal[row]):
-            if fits and column not in tried:
-                tried.add(column)
-                if column not in owners or place(owners[column], tried):
-                    owners[column] = row
-                    return True
-        return False
-
-    return all(place(row, set()) for row in range(len(equal)))
+    YES = "true\n"
+    NO = "false\n"
+    NONE = ""
 
 
-def verified(case: dict[str, Any], *, timeout: float, workers: int) -> bool:
-    """What math-verify says of a case: `answers` against `golds`, within `tolerance` if it is not None.
+def asked(question: Question, tolerance: float | None, timeout: float, workers: int) -> Reply:
+    """A worker's reply to a question, within `timeout` seconds of processor time.
 
-    Waits while `workers` of them are busy. What takes longer than `timeout` seconds, or crashes its worker, is wrong.
+    Waits while `workers` of them are busy.
+
     Raises RuntimeError where no worker can start.
     """
-    request = json.dumps({**case, "timeout": timeout}) + "\n"
+    request = json.dumps({"question": question, "tolerance": tolerance, "timeout": timeout}) + "\n"
     while True:
         worker = _lease(workers)
         try:
@@ -64,15 +51,16 @@ def verified(case: dict[str, Any], *, timeout: float, workers: int) -> bool:
         except BrokenPipeError:  # it died while idle, which is no fault of this request
             _discard(worker)
             continue
-        if reply in ("true\n", "false\n"):
+        if reply in (Reply.YES.value, Reply.NO.value):
             with _changed:
                 _idle.append(worker)
                 _changed.notify()
-            return reply == "true\n"
+            return Reply(reply)
         _discard(worker)
-        cause = f"took longer than {timeout} s" if worker.returncode == -signal.SIGALRM else "crashed the worker"
-        logger.info("graded as wrong, comparing with %r %s: %r", case["golds"], cause, case["answers"])
-        return False
+        slow = worker.returncode in (-signal.SIGPROF, -signal.SIGALRM)
+        cause = f"took longer than {timeout} s" if slow else "crashed the worker"
+        logger.info("graded as wrong, comparing %s: %r", cause, question)
+        return Reply.NONE
 
 
 def _lease(workers: int) -> _Worker:
@@ -80,11 +68,13 @@ def _lease(workers: int) -> _Worker:
         _changed.wait_for(lambda: _idle or len(_alive) < workers)
         if _idle:
             return _idle.pop()
-        # A fresh interpreter on this very file: nothing is forked from a process that may have threads, and the worker
-        # loads neither the caller's main module nor torch. -P keeps this folder, whose `statistics` is not the standard
-        # library's, off the module path.
-        command = [sys.executable, "-P", __file__]
-        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+        # A fresh interpreter: nothing is forked from a process that may have threads, and the worker loads neither the
+        # caller's main module nor torch. It finds psr where this process found it, installed or not.
+        command = [sys.executable, "-P", "-m", "psr.evaluation.algebra_worker"]
+        found = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
+        env = {**os.environ, "PYTHONPATH": found}
+        pipe = subprocess.PIPE
+        worker = subprocess.Popen(command, stdin=pipe, stdout=pipe, encoding="utf-8", env=env)
         _alive.add(worker)
     if _exchange(worker, "") != "ready\n":
         _discard(worker)
@@ -124,49 +114,3 @@ def _forget_workers() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_workers)
-
-
-def _serve() -> None:
-    """What a worker runs: answers requests from standard input until that closes."""
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)  # a parser's complaint on standard output would pass for a reply
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked, which then stops its workers
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-    for limited, amount in ((resource.RLIMIT_AS, WORKER_MEMORY), (resource.RLIMIT_CORE, 0)):
-        with contextlib.suppress(ValueError, OSError):  # some systems have no such limit; the timeout still holds
-            resource.setrlimit(limited, (amount, resource.getrlimit(limited)[1]))
-
-    from math_verify import LatexExtractionConfig, parse, verify
-
-    logging.disable()  # math-verify warns that its own timeouts, which need the alarm too, are off
-    # LaTeX only: the plain-text extraction of math-verify takes the last number of any sentence for the answer.
-    targets = [LatexExtractionConfig(boxed_match_priority=0)]
-
-    def equal(answer: str, gold: str, tolerance: float | None) -> bool:
-        parsed = [parse(rf"\boxed{{{text}}}", targets, parsing_timeout=None) for text in (gold, answer)]
-        if tolerance is not None and all(parsed):
-            with contextlib.suppress(AttributeError, TypeError, ValueError):  # not numbers: they are compared as usual
-                return abs(float(parsed[0][0].evalf()) - float(parsed[1][0].evalf())) <= tolerance
-        return bool(verify(*parsed, timeout_seconds=None))
-
-    def alike(answers: list[str], golds: list[str], tolerance: float | None) -> bool:
-        return matched([[equal(answer, gold, tolerance) for answer in answers] for gold in golds])
-
-    equal(r"\frac{1}{2}", "0.5", None)  # builds the parser's tables, so that the first request does not pay for them
-    print("ready", file=replies, flush=True)
-    os.dup2(silence, 2)
-    for line in sys.stdin:
-        request = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, request["timeout"])
-        try:
-            verdict = alike(request["answers"], request["golds"], request["tolerance"])
-        except Exception:  # an answer that no parser can take is a wrong answer
-            verdict = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        print(json.dumps(verdict), file=replies, flush=True)
-
-
-if __name__ == "__main__":
-    _serve()

@@ -1,4 +1,4 @@
-"""From solutions to results: each solution graded, and what a set of them adds up to.
+"""From solutions to results: grades each solution, and summarizes a set of them.
 
 Knows the rows that `psr search` writes, and reference answers. Does not know how a problem was solved.
 """
@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from psr.evaluation.rules import grade
+from psr.answers import extract_boxed
+from psr.evaluation.rules import verdicts
 from psr.evaluation.solving import count_steps
-from psr.evaluation.statistics import graded, standard_error, standard_error_of_mean
+from psr.evaluation.statistics import accuracy_figures, mean_interval, standard_error_of_mean
 from psr.prompts.encoder import Encoder
 from psr.records import GoldProblem
 from psr.search.statistics import mean
@@ -20,24 +21,27 @@ Row = dict[str, Any]
 def grade_rows(rows: Sequence[Row], problems: Sequence[GoldProblem], encoder: Encoder) -> list[Row]:
     """The outcome of every solution, in the order of the problems.
 
-    `correct` is None where the problem has no reference answer; `samples` are the outcomes of all solutions that a
-    majority voted on, none of a problem that was too long to be asked. A solution that was cut off is wrong.
+    `correct`, and the `rule` that decided, are None where the problem has no reference answer; `samples` are the
+    outcomes of all solutions that a majority voted on, none of a problem that was too long to be asked. A solution that
+    was cut off is wrong.
     """
     sampled = [_samples(row) for row in rows]
     texts = [[row["solution"] if row["finished"] else "", *more] for row, more in zip(rows, sampled, strict=True)]
     flat = [(problem, text) for problem, some in zip(problems, texts, strict=True) for text in some]
-    verdicts = iter(grade([problem for problem, _ in flat], [text for _, text in flat]))
+    found = iter(verdicts([problem for problem, _ in flat], [text for _, text in flat]))
     outcomes = []
     for row, problem, some in zip(rows, problems, texts, strict=True):
-        correct, *samples = [next(verdicts) for _ in some]
+        verdict, *others = [next(found) for _ in some]
         outcomes.append(
             {
                 "id": problem.id,
                 "answer": row["answer"],
                 "gold": problem.answer,
-                "correct": correct,
-                "samples": samples,
+                "correct": verdict.right if verdict else None,
+                "rule": verdict.rule if verdict else None,
+                "samples": [other.right if other else None for other in others],
                 "finished": row["finished"],
+                "boxed": extract_boxed(row["solution"]) is not None,
                 "too_long": "too_long" in row["trace"],
                 "steps": count_steps(row["solution"], encoder),
                 "tokens": len(encoder.plain(row["solution"])),
@@ -58,21 +62,20 @@ def _samples(row: Row) -> list[str]:
 
 
 def summarize(outcomes: Sequence[Row]) -> Row:
-    """Shares and means with standard errors.
+    """Shares and means with standard errors, and of accuracies the interval.
 
+    `no_box` is the share of the finished solutions that box no answer, and are wrong for that alone.
     Problems without a reference answer are named, and not counted; those too long for the model are named, and wrong.
     """
-    correct = graded([one["correct"] for one in outcomes])
     finished = [one for one in outcomes if one["finished"]]
     steps = sum(one["steps"] for one in finished)
     figures: Row = {
         "problems": len(outcomes),
-        "graded": len(correct),
         "no_gold": [one["id"] for one in outcomes if one["correct"] is None],
         "too_long": [one["id"] for one in outcomes if one["too_long"]],
-        "accuracy": mean(correct),
-        "accuracy_stderr": standard_error(correct) if correct else None,
+        **accuracy_figures([one["correct"] for one in outcomes]),
         "finished": mean(one["finished"] for one in outcomes),
+        "no_box": mean(not one["boxed"] for one in finished),
         "steps": mean(one["steps"] for one in finished),
         "steps_stderr": standard_error_of_mean([one["steps"] for one in finished]),
         "step_tokens": sum(one["tokens"] for one in finished) / steps if steps else None,
@@ -86,5 +89,6 @@ def summarize(outcomes: Sequence[Row]) -> Row:
     shares = [sum(samples) / len(samples) for samples in sampled]
     if shares:
         figures["average"], figures["average_stderr"] = mean(shares), standard_error_of_mean(shares)
+        figures["average_low"], figures["average_high"] = mean_interval(shares)
         figures["any"] = mean(share > 0 for share in shares)
     return figures

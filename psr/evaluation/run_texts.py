@@ -1,28 +1,28 @@
-"""The texts that made a run's models: worked solutions, judgements, and the step pairs of its own searches.
+"""The texts that a run's models were trained on: worked solutions, judgements, and the step pairs of its searches.
 
-Knows the files of a run. Does not know what is looked for in the texts.
+Knows the files of a run. Does not know what the texts are analysed for.
 """
 
 import random
 from pathlib import Path
 
 from psr.errors import UsageError
-from psr.files.jsonl import read_jsonl
+from psr.files.kinds import Worked
+from psr.files.rows import read_rows
+from psr.files.trajectories import read_trajectories
 from psr.prompts.judged import judge_texts, read_pairs
-from psr.records import Trajectory, trajectory_from_json
+from psr.records import Trajectory
 from psr.run.folder import RunFolder
 from psr.run.settings import RunSettings
 
-TRAJECTORY = ["problem", "prompt_ids", "nodes", "finished", "weights_version", "seconds"]
-
 
 def texts_of(settings: RunSettings, most: int, rng: random.Random) -> dict[str, dict[str, list[str]]]:
-    """Prompts and responses of the data that made the run's models, at most so many of each: [part][set].
+    """Prompts and responses of the data that made the run's models, at most this many of each: [part][set].
 
     Raises UsageError where the run has none of a kind.
     """
     prompts = settings.prompts
-    worked = [row for path in settings.ift for row in read_jsonl(path, ["problem", "solution"])]
+    worked = [row for path in settings.ift for row in read_rows(path, Worked)]
     pairs = [row for path in settings.eft for row in read_pairs(path)]
     kinds = {
         "IFT": [(prompts.reason_prompt(row["problem"]), row["solution"]) for row in worked],
@@ -45,7 +45,7 @@ def searched(run: Path) -> list[Trajectory]:
     folder, found = RunFolder(run), []
     number = 2
     while folder.traces(number).is_file():
-        found += [trajectory_from_json(row) for row in read_jsonl(folder.traces(number), optional=TRAJECTORY)]
+        found += read_trajectories(folder.traces(number))
         number += 1
     return found
 

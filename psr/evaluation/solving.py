@@ -1,31 +1,37 @@
 """How well a policy solves: greedy answers and self-judged search on problems with reference answers.
 
-Knows engines and grading. Answers are read here, after the solutions are there, and go nowhere else.
+Knows engines and grading. Reference answers are used here only, once the solutions are written.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from psr.engines.base import Engine, Origin, Sampling
+from psr.answers import extract_boxed
+from psr.engines.base import Engine, Origin, PromptTooLong, Sampling
 from psr.evaluation.rules import grade
 from psr.prompts.encoder import Encoder
-from psr.records import GoldProblem, Trajectory
+from psr.records import GoldProblem, Problem, Trajectory
 from psr.search.judges import Judge
 from psr.search.run import for_each
 from psr.search.step_search import SearchSettings, step_search
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Solved:
     """A graded solution; `correct` is None where the problem has no reference answer.
 
-    `steps` is the number of steps, `tokens` its length, EOS included.
+    `boxed` says whether the text has an answer at all, `steps` is the number of steps, `tokens` its length, EOS
+    included.
     """
 
     problem: GoldProblem
     text: str
     correct: bool | None
     finished: bool
+    boxed: bool
     steps: int
     tokens: int
 
@@ -38,13 +44,17 @@ async def solve_greedy(
 
     async def one(problem: GoldProblem) -> tuple[str, bool, int]:
         prompts = [encoder.reason(problem.problem)]
-        [[completion]] = await engine.generate(prompts, sampling, Origin(problem.id, "solutions"))
+        try:
+            [[completion]] = await engine.generate(prompts, sampling, Origin(problem.id, "solutions"))
+        except PromptTooLong as error:  # unsolved, as far as this model goes
+            log.warning("problem %r is too long and counts as unsolved: %s", problem.id, error)
+            return "", False, 0
         return completion.text, completion.finish_reason == "eos", len(completion.token_ids)
 
     written = await for_each(problems, one, title)
     correct = grade(problems, [text for text, _, _ in written])
     return [
-        Solved(problem, text, right, finished, count_steps(text, encoder), tokens)
+        Solved(problem, text, right, finished, extract_boxed(text) is not None, count_steps(text, encoder), tokens)
         for problem, (text, finished, tokens), right in zip(problems, written, correct, strict=True)
     ]
 
@@ -58,12 +68,16 @@ async def solve_by_search(
     title: str = "search",
 ) -> tuple[list[bool | None], list[Trajectory]]:
     """Self-judged step search, the best candidate kept at every step (test-time scaling): graded, with the traces."""
-    settings = replace(settings, ties="advance")
-    trajectories = await for_each(
-        [problem.without_answer() for problem in problems],
-        lambda problem: step_search(problem, engine, judge, encoder, settings),
-        title,
-    )
+    settings = replace(settings, ties="advance")  # rolling back on ties is for pairs; here a solution is wanted
+
+    async def one(problem: Problem) -> Trajectory:
+        try:
+            return await step_search(problem, engine, judge, encoder, settings)
+        except PromptTooLong as error:
+            log.warning("problem %r is too long and counts as unsolved: %s", problem.id, error)
+            return Trajectory(problem, encoder.reason(problem.problem), (), False, str(engine.served_version))
+
+    trajectories = await for_each([problem.without_answer() for problem in problems], one, title)
     return grade(problems, [t.solution if t.finished else "" for t in trajectories]), trajectories
 
 

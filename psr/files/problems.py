@@ -1,49 +1,54 @@
-"""Problem sources. `read_problems` is what the iterations use: it keeps id and text, so an answer cannot be reached."""
+"""Problem files. The iterations use `read_problems`, which keeps only id and text: answers are never in reach."""
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from psr.files.jsonl import DataError, read_jsonl
+from psr.files.jsonl import DataError
+from psr.files.kinds import GoldRow, ProblemRow
+from psr.files.rows import read_rows
 from psr.records import GoldProblem, Problem
-
-RULES = ["unit", "error", "is_multiple_answer"]
-"""Fields, apart from the answer, that decide what is right."""
 
 
 def read_problems(path: str | Path, limit: int | None = None) -> list[Problem]:
-    """The problems of a JSONL file (`id`, `problem`); whatever else a row holds is dropped while reading.
+    """The problems of a JSONL file (`id`, `problem`); all other fields are dropped while reading.
 
     Raises:
-        DataError: missing or empty file, malformed line, missing field, or an id that occurs twice.
+        DataError: as `read_rows`, or an id occurs twice.
     """
-    rows = read_jsonl(path, ["id", "problem"])[:limit]
-    _check_ids(path, rows)
-    return [Problem(str(row["id"]), str(row["problem"])) for row in rows]
+    problems = [Problem(row["id"], row["problem"]) for row in read_rows(path, ProblemRow)]
+    check_ids(path, [problem.id for problem in problems])
+    return problems[:limit]
 
 
 def read_gold_problems(path: str | Path, limit: int | None = None) -> list[GoldProblem]:
     """Problems with their reference answers, for evaluation only. Raises DataError as `read_problems`."""
-    rows = read_jsonl(path, ["id", "problem", "answer"], RULES)[:limit]
-    _check_ids(path, rows)
-    return [gold_problem(row) for row in rows]
+    rows = read_rows(path, GoldRow, needs=["id", "answer"])
+    problems = [gold_problem(row) for row in rows]
+    check_ids(path, [problem.id for problem in problems])
+    return problems[:limit]
 
 
-def gold_problem(row: Mapping[str, Any]) -> GoldProblem:
-    """A row with `id`, `problem`, `answer` and, as in OlympiadBench, `unit`, `error` (a tolerance, or several: the
-    largest counts) and `is_multiple_answer`. Raises DataError where `error` is no number.
+def gold_problem(row: GoldRow, number: int = 0) -> GoldProblem:
+    """A row as a problem; without an id it has its `number`. Of several tolerances the largest counts.
+
+    Raises DataError where `error` is no tolerance.
     """
+    name = row.get("id", str(number))
     try:
-        tolerance = max((float(one) for one in str(row.get("error") or "").split(",") if one.strip()), default=None)
+        tolerances = [float(one) for one in row.get("error", "").split(",") if one.strip()]
     except ValueError:
-        raise DataError(f"problem {row['id']}: error is {row['error']!r}, not a tolerance such as 1e-1") from None
-    answer = "" if row["answer"] is None else str(row["answer"])
-    several = bool(row.get("is_multiple_answer"))
-    return GoldProblem(str(row["id"]), str(row["problem"]), answer, str(row.get("unit") or ""), tolerance, several)
+        tolerances = [math.nan]
+    if not all(0 <= one < math.inf for one in tolerances):  # false of NaN, too
+        raise DataError(f"problem {name}: error is {row['error']!r}, not a tolerance such as 1e-1")
+    several = row.get("is_multiple_answer", False)
+    tolerance = max(tolerances, default=None)
+    return GoldProblem(name, row["problem"], row.get("answer", ""), row.get("unit", ""), tolerance, several)
 
 
-def _check_ids(path: str | Path, rows: list[dict[str, Any]]) -> None:
-    name, count = Counter(str(row["id"]) for row in rows).most_common(1)[0]
+def check_ids(path: str | Path, ids: Iterable[str]) -> None:
+    """Raise DataError where an id occurs twice: traces, answers and grades are told apart by it."""
+    name, count = Counter(ids).most_common(1)[0]
     if count > 1:
         raise DataError(f"{path}: the id {name!r} occurs {count} times; ids must be unique")

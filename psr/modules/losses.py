@@ -1,22 +1,25 @@
 """Losses as pure modules over per-completion log-probabilities. Nothing here knows a model, a tokenizer or Lightning.
 
-Every loss of step pairs takes the log-probabilities of a `Preferences` and returns (losses, rewards of the chosen,
-rewards of the rejected), each (pairs,).
+Every preference loss takes the log-probabilities of a `Preferences` and returns (losses, rewards of the chosen side,
+rewards of the rejected side), each (pairs,).
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from psr.bounds import Bounds, Positive, Weight, bounded
 
 
 @dataclass(frozen=True)
 class Preferences:
     """Step pairs as a loss sees them; every tensor is (pairs, 2), the chosen side first.
 
-    `policy` and `reference` are the sums over the step's tokens of log pi and log ref, `lengths` the tokens.
+    `policy` and `reference` are log pi and log ref summed over the tokens of the step, `lengths` its number of tokens.
     """
 
     policy: Tensor
@@ -28,20 +31,21 @@ class Preferences:
         return self.policy - self.reference
 
 
+Smoothing = Annotated[float, Bounds(0, 0.5, below=True)]
+
+
 class PreferenceLoss(nn.Module, ABC):
-    """What all losses of step pairs share: the implicit rewards, length normalisation, the likelihood term.
+    """What all preference losses share: implicit rewards, length normalisation, the likelihood term.
 
     Args:
         beta: strength of the implicit KL constraint.
         nll: weight of the chosen step's negative log-likelihood per token (Pang et al. 2024, arXiv 2404.19733).
-        length_normalised: log-ratios count per token instead of per step (Lambert et al. 2024, arXiv 2411.15124).
+        length_normalised: log-ratios are per token instead of per step (Lambert et al. 2024, arXiv 2411.15124).
     """
 
-    def __init__(self, beta: float = 0.1, nll: float = 0.0, length_normalised: bool = False) -> None:
+    @bounded("loss")
+    def __init__(self, beta: Positive = 0.1, nll: Weight = 0.0, length_normalised: bool = False) -> None:
         super().__init__()
-        if beta <= 0:
-            raise ValueError(f"loss.beta is {beta}: it must be positive")
-        at_least_zero(nll=nll)
         self.beta, self.nll, self.length_normalised = beta, nll, length_normalised
 
     @abstractmethod
@@ -50,9 +54,10 @@ class PreferenceLoss(nn.Module, ABC):
 
     def forward(self, pairs: Preferences) -> tuple[Tensor, Tensor, Tensor]:
         """Per-pair losses, and the implicit rewards beta * log(pi / ref) of both sides, without gradient."""
-        ratios = pairs.log_ratios / pairs.lengths if self.length_normalised else pairs.log_ratios
+        # Steps differ in length, so a sum of log-ratios weighs long steps more; dividing by tokens removes that.
+        ratios = pairs.log_ratios / pairs.lengths if self.length_normalised else pairs.log_ratios  # (pairs, 2)
         losses = self.compare(*ratios.unbind(1))
-        if self.nll:
+        if self.nll:  # DPO lowers both likelihoods as long as the rejected one falls faster; this holds the chosen up
             losses = losses - self.nll * pairs.policy[:, 0] / pairs.lengths[:, 0]
         chosen_rewards, rejected_rewards = (self.beta * ratios.detach()).unbind(1)
         return losses, chosen_rewards, rejected_rewards
@@ -67,51 +72,45 @@ class StepDPOLoss(PreferenceLoss):
         dpop: weight inside the sigmoid of max(0, log ref(chosen) - log pi(chosen)) (DPO-Positive, arXiv 2402.13228).
         label_smoothing: probability that a verdict is wrong (conservative DPO, Mitchell 2023,
             https://ericmitchell.ai/cdpo.pdf); below 0.5.
-        length_normalised: log-ratios count per token instead of per step (Lambert et al. 2024, arXiv 2411.15124).
+        length_normalised: log-ratios are per token instead of per step (Lambert et al. 2024, arXiv 2411.15124).
     """
 
+    @bounded("loss")
     def __init__(
         self,
-        beta: float = 0.1,
-        nll: float = 0.0,
-        dpop: float = 0.0,
-        label_smoothing: float = 0.0,
+        beta: Positive = 0.1,
+        nll: Weight = 0.0,
+        dpop: Weight = 0.0,
+        label_smoothing: Smoothing = 0.0,
         length_normalised: bool = False,
     ) -> None:
         super().__init__(beta, nll, length_normalised)
-        at_least_zero(dpop=dpop, label_smoothing=label_smoothing)
-        if label_smoothing >= 0.5:
-            raise ValueError(f"loss.label_smoothing is {label_smoothing}: it must be below 0.5")
         self.dpop, self.label_smoothing = dpop, label_smoothing
 
     def compare(self, chosen: Tensor, rejected: Tensor) -> Tensor:
+        # `chosen` is log(pi / ref): the penalty acts only where the chosen step got less likely than in the reference.
         logits = self.beta * (chosen - rejected - self.dpop * (-chosen).clamp(min=0))
         smoothing = self.label_smoothing
+        # The expected loss if a verdict is the wrong way round with this probability.
         return -(1 - smoothing) * F.logsigmoid(logits) - smoothing * F.logsigmoid(-logits)
 
 
 class StepIPOLoss(PreferenceLoss):
     """IPO: the squared distance of the log-ratio margin from 1 / (2 beta) (Azar et al. 2023, arXiv 2310.12036, eq. 17).
 
-    Its target does not run away where a verdict is certain, as that of the sigmoid loss does. TRL's `ipo` is this loss
-    with `length_normalised`, which by its comment is how the authors computed their results.
+    The margin has a finite target, while the sigmoid loss pushes it further and further where verdicts are certain.
+    TRL's `ipo` is this loss with `length_normalised`, which by its comment is how the authors computed their results.
     """
 
     def compare(self, chosen: Tensor, rejected: Tensor) -> Tensor:
         return (chosen - rejected - 1 / (2 * self.beta)).square()
 
 
-def at_least_zero(**settings: float) -> None:
-    """Raise ValueError for a setting below zero."""
-    for name, value in settings.items():
-        if value < 0:
-            raise ValueError(f"loss.{name} is {value}: it must be 0 or more")
-
-
 def kl_estimate(policy: Tensor, reference: Tensor) -> Tensor:
-    """Per-token estimate of KL(ref || pi) for tokens that the reference drew: pi / ref - 1 - log(pi / ref), 0 or more.
+    """Per-token estimate of KL(ref || pi) on tokens sampled by the reference: pi / ref - 1 - log(pi / ref), 0 or more.
 
     `policy` and `reference` are log-probabilities of the tokens. Source: http://joschu.net/blog/kl-approx.html (k3).
     """
     log_ratio = policy - reference
+    # Unlike -log_ratio, unbiased as well, it is never negative and has a lower variance.
     return torch.expm1(log_ratio) - log_ratio

@@ -1,4 +1,4 @@
-"""A process reward model as a LightningModule: "+" or "-" after every step of a trajectory, in one forward.
+"""A process reward model as a LightningModule: "+" or "-" after every step of a solution, all in one forward.
 
 Knows packed rows of labelled steps (psr/data/prm.py) and the policy's folder format. The trained model is an ordinary
 causal language model: P("+") after a step is read off the next-token distribution, by `Engine.choice_logprobs` too.
@@ -8,14 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryRecall, BinarySpecificity
+from transformers import PreTrainedModel
 
+from psr.bounds import Positive, Share, Weight, bounded
 from psr.data.prm import PRMDataModule
 from psr.modules.sft import SFTModule
-from psr.policy.lora import LoRA
+from psr.policy.lora_settings import LoRA
 from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.prm import PRMEncoder
 from psr.trees.packing import Row
-from psr.trees.scoring import scored_hidden
+from psr.trees.scoring import by_chunks
 
 
 class PRMModule(SFTModule):
@@ -27,23 +29,24 @@ class PRMModule(SFTModule):
         lr: peak learning rate of AdamW; linear warm-up, then cosine to zero.
         warmup_share: share of all optimizer steps that warms up.
         weight_decay: AdamW's decoupled weight decay.
-        minus_weight: how many times a "-" label counts in the loss; people rate few steps as bad.
+        minus_weight: weight of "-" labels in the loss; people rate few steps as bad.
         lora: train low-rank adapters instead of all weights; what is exported has them merged.
-        checkpoint_activations: compute each layer again in the backward pass, which takes less memory and more time.
+        checkpoint_activations: recompute each layer in the backward pass, which takes less memory and more time.
         peak_tflops: what a GPU can do in bfloat16, for `train/mfu`; found by its name if not given.
     """
 
+    @bounded("model")
     def __init__(
         self,
         model: str,
         export_to: str | None = None,
-        lr: float = 1e-5,
-        warmup_share: float = 0.03,
-        weight_decay: float = 0.0,
-        minus_weight: float = 1.0,
+        lr: Weight = 1e-5,
+        warmup_share: Share = 0.03,
+        weight_decay: Weight = 0.0,
+        minus_weight: Weight = 1.0,
         lora: LoRA | None = None,
         checkpoint_activations: bool = False,
-        peak_tflops: float | None = None,
+        peak_tflops: Positive | None = None,
     ) -> None:
         super().__init__(model, export_to, lr, warmup_share, weight_decay, lora, checkpoint_activations, peak_tflops)
         self.save_hyperparameters()
@@ -58,23 +61,25 @@ class PRMModule(SFTModule):
             }
         )
 
-    def forward(self, row: Row) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def rated(self, row: Row) -> tuple[Tensor, Tensor]:
         """log p("+") - log p("-") in float32 and the label (1 or 0) of every rated step of the row, both (steps,)."""
-        assert self.policy is not None
-        hidden = scored_hidden(self.policy, row)[row.members]
-        plus, minus = F.linear(hidden, self.policy.get_output_embeddings().weight[list(self.labels)]).unbind(-1)
-        return (plus - minus).float(), (row.targets[row.members] == self.labels[0]).long()
+        plus, minus = self(row, self._label_logits)[row.members].unbind(-1)
+        return plus - minus, (row.targets[row.members] == self.labels[0]).long()
+
+    def _label_logits(self, policy: PreTrainedModel, row: Row) -> Tensor:
+        """The logits of "+" and "-" in float32 where a scored token is predicted: (scored, 2)."""
+        return by_chunks(policy, row, lambda logits, _: logits[:, list(self.labels)].float())
 
     def training_step(self, row: Row, row_number: int) -> Tensor:
-        logits, labels = self(row)
+        logits, labels = self.rated(row)
         losses = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
         losses = torch.where(labels == 1, 1.0, self.minus_weight) * losses
-        self.figures.add({"loss": losses, "accuracy": ((logits > 0) == (labels == 1)).float()})
+        self.note(row, {"loss": losses, "accuracy": ((logits > 0) == (labels == 1)).float()})
         self.log("train/tokens", float(len(row.token_ids)), reduce_fx="sum", batch_size=1)
         return row.share * losses.sum()
 
     def validation_step(self, row: Row, row_number: int) -> None:
-        logits, labels = self(row)
+        logits, labels = self.rated(row)
         self.val_loss.update(F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none"))
         self.log("val/loss", self.val_loss, prog_bar=True, batch_size=1)
         for name, measure in self.measures.items():
@@ -82,7 +87,7 @@ class PRMModule(SFTModule):
             self.log(f"val/{name}", measure, batch_size=1)  # type: ignore[arg-type]
 
     def on_validation_epoch_end(self) -> None:
-        """Log beside the accuracy what a rule reaches that does not read the steps."""
+        """Log the accuracy of rules that do not read the steps beside that of the PRM."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, PRMDataModule)
         self.log("val/always_plus", data.baselines.always_plus)

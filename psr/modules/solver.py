@@ -11,6 +11,7 @@ import torch
 from lightning import LightningModule
 from torchmetrics import MeanMetric
 
+from psr.bounds import Count, bounded
 from psr.data.benchmark import BenchmarkDataModule
 from psr.engines.base import Engine
 from psr.evaluation.solving import Solved, solve_greedy
@@ -24,14 +25,15 @@ class SolverModule(LightningModule):
     Args:
         model: Hugging Face folder of the policy.
         engine: what generates.
-        max_tokens: solutions are cut off at so many tokens.
+        max_tokens: solutions are cut off at this many tokens.
     """
 
-    def __init__(self, model: str, engine: Engine, max_tokens: int = 1024) -> None:
+    @bounded("model")
+    def __init__(self, model: str, engine: Engine, max_tokens: Count = 1024) -> None:
         super().__init__()
         self.model, self.engine, self.max_tokens = check_folder(model), engine, max_tokens
         self.figures = torch.nn.ModuleDict(
-            {name: MeanMetric() for name in ("accuracy", "unfinished", "steps", "tokens")}
+            {name: MeanMetric() for name in ("accuracy", "unfinished", "no_box", "steps", "tokens")}
         )
 
     def setup(self, stage: str) -> None:
@@ -52,6 +54,7 @@ class SolverModule(LightningModule):
                 "steps": one.steps,
                 "tokens": one.tokens,
             }
+            self.figures["no_box"].update(float(not one.boxed), float(one.finished))  # type: ignore[operator]
             if one.correct is None:
                 self.print(f"{one.problem.id}: no reference answer, not counted in the accuracy")
             else:

@@ -1,26 +1,46 @@
-"""The policy: a causal language model as a plain Hugging Face folder, loaded, made and exported.
+"""The policy: a causal language model as a plain Hugging Face folder, loaded, created and exported.
 
 Knows transformers and adapters. Does not know losses, Lightning, engines or what the policy is asked.
 """
 
 import copy
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     BitsAndBytesConfig,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils.logging import disable_progress_bar
 
-from psr.policy.lora import LoRA, add_adapters, merged_state, quantization, quantized_layers
+from psr.files.whole import replacing
+from psr.policy.lora import add_adapters, base_dtype, merged_state, quantization, quantized_layers
+from psr.policy.lora_settings import LoRA
+from psr.policy.reading import read_config, read_model
 from psr.policy.tokenizer import PolicyError, check_folder
 from psr.trees.attention import use_tree_attention
+
+disable_progress_bar()  # it would draw over the bar of the phase that loads or saves, and fill a log with redrawn lines
+
+
+def check_finite(name: str, value: Tensor, folder: str | Path) -> None:
+    """Raise PolicyError where the weight `name` of the model in, or on its way to, `folder` holds NaN or infinity."""
+    if not bool(value.isfinite().all()):
+        raise not_finite(name, folder)
+
+
+def not_finite(name: str, folder: str | Path) -> PolicyError:
+    return PolicyError(
+        f"{folder}: the weight {name} holds NaN or infinity, as after a training that diverged or on a damaged disk. "
+        "Such a model is neither written nor read: make it anew, with a lower learning rate perhaps"
+    )
 
 
 def load_policy(
@@ -32,13 +52,14 @@ def load_policy(
     """The model of a Hugging Face folder, in `dtype`, on `device`.
 
     A `quantized` one has its linear layers in 4 bits, and is where transformers puts it: on the GPU of this process.
+
+    Raises PolicyError where there is no model, where it cannot be read, or where a weight is not finite.
     """
-    model = AutoModelForCausalLM.from_pretrained(
-        str(check_folder(folder)), dtype=dtype, local_files_only=True, quantization_config=quantized
-    )
-    assert isinstance(model, PreTrainedModel)
+    model = read_model(check_folder(folder), dtype, quantized)
     if quantized is None:
         torch.nn.Module.to(model, device)
+    for name, value in model.state_dict().items():
+        check_finite(name, value, folder)
     return model
 
 
@@ -60,11 +81,12 @@ def new_policy(architecture: str, settings: dict[str, Any], tokenizer: PreTraine
 def load_trainable(
     folder: str | Path, lora: LoRA | None = None, checkpoint_activations: bool = False
 ) -> PreTrainedModel:
-    """The policy to train on packed rows: all of it, or adapters alone.
+    """The policy to train on packed rows: all weights, or only adapters.
 
-    With `checkpoint_activations` each layer is computed a second time in the backward pass instead of being kept.
+    With `checkpoint_activations`, each layer is recomputed in the backward pass instead of keeping its activations.
     """
-    frozen = torch.float32 if lora is None else lora.base_dtype
+    # What is trained is float32 whatever the folder holds: an update of lr 1e-6 would be lost in a bfloat16 weight.
+    frozen = torch.float32 if lora is None else base_dtype(lora)
     return _trainable(load_policy(folder, frozen, quantized=quantization(lora)), lora, checkpoint_activations)
 
 
@@ -78,20 +100,27 @@ def empty_trainable(
     """
     if lora is not None and lora.dtype != "float32":
         raise PolicyError(f"model.lora.dtype is {lora.dtype!r}: sharded weights are float32; leave it out")
-    config = AutoConfig.from_pretrained(str(check_folder(folder)), local_files_only=True)
+    config = read_config(check_folder(folder))
     with torch.device("meta"):
         policy = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         assert isinstance(policy, PreTrainedModel)
-        return _trainable(policy, lora, checkpoint_activations)
+        policy = _trainable(policy, lora, checkpoint_activations)
+    if (Path(folder) / "generation_config.json").is_file():  # exported with the weights: it names what ends a text
+        policy.generation_config = GenerationConfig.from_pretrained(str(folder))
+    return policy
 
 
 def _trainable(policy: PreTrainedModel, lora: LoRA | None, checkpoint_activations: bool) -> PreTrainedModel:
     use_tree_attention(policy)
     if lora is not None:
         add_adapters(policy, lora)
+    # Without dropout, which would make a policy differ from its reference before the first step.
+    policy.eval()
     if checkpoint_activations:
         policy.activation_checkpointing_enable()
-    return policy.train()
+        for layer in policy.modules():
+            layer.training = isinstance(layer, GradientCheckpointingLayer)  # else transformers would not checkpoint it
+    return policy
 
 
 def _unquantized(model: PreTrainedModel) -> PreTrainedModel:
@@ -110,13 +139,15 @@ def _unquantized(model: PreTrainedModel) -> PreTrainedModel:
 def export_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
     """Write a folder that transformers, SGLang and vLLM load; it appears under its name only when it is complete.
 
-    Adapters are merged in what is written.
+    Whoever finds the folder may load it at once. Adapters are merged into the exported weights.
+
+    Raises:
+        PolicyError: a weight is not finite; nothing is written then.
+        StorageError: the system refuses to store it.
     """
-    folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    state = merged_state(model)
-    _unquantized(model).save_pretrained(str(partial), state_dict=state)
-    tokenizer.save_pretrained(str(partial))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    weights = merged_state(model)
+    for name, value in weights.items():
+        check_finite(name, value, folder)
+    with replacing(folder) as partial:
+        _unquantized(model).save_pretrained(str(partial), state_dict=weights)
+        tokenizer.save_pretrained(str(partial))

@@ -1,31 +1,33 @@
 """Judged pairs and scored responses of training files, as the prompts and replies of a judge.
 
-Pairs: `problem`, `previous_steps`, `chosen`, `rejected` and, where the judge explains, `explanations`:
-{"chosen_first": ..., "rejected_first": ...}; chosen and rejected are next steps, or whole responses (one step a line)
-where `granularity` is "response". Scored rows: `problem`, `previous_steps`, `response`, `score`, and optionally
-`explanation` and `granularity`. Does not know who judged them, or how a judge is trained or measured.
+The rows are `Pair` and `Scored` of `psr.files.kinds`; whole responses have one step a line. Does not know who judged
+them, or how a judge is trained or measured.
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from psr.files.tables import read_table
+from psr.files.kinds import Pair, Scored
+from psr.files.rows import read_rows
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 
-PAIR = ["problem", "previous_steps", "chosen", "rejected"]
-SCORED = ["problem", "previous_steps", "response", "score"]
+
+def read_pairs(path: str | Path, limit: int | None = None) -> list[Pair]:
+    """EFT rows of a file. Raises DataError as `read_rows`, or where both sides of a pair are the same."""
+    return read_rows(path, Pair, limit, flaw=_same_sides)
 
 
-def read_pairs(path: str | Path, limit: int | None = None) -> list[dict[str, Any]]:
-    """EFT rows of a file. Raises DataError where a field is missing."""
-    return read_table(path, PAIR, ["explanations", "granularity"])[:limit]
+def _same_sides(row: Pair) -> str | None:
+    """One prompt would be learnt with both labels."""
+    same = row["chosen"].strip() == row["rejected"].strip()
+    return "chosen and rejected are the same text, so that neither can be better: drop the row" if same else None
 
 
-def read_scored(path: str | Path, limit: int | None = None) -> list[dict[str, Any]]:
-    """Scored rows of a file. Raises DataError where a field is missing."""
-    return read_table(path, SCORED, ["explanation", "granularity"])[:limit]
+def read_scored(path: str | Path, limit: int | None = None) -> list[Scored]:
+    """Scored rows of a file. Raises DataError as `read_rows`."""
+    return read_rows(path, Scored, limit)
 
 
 def judge_prompts(row: Mapping[str, Any], encoder: Encoder) -> Iterator[tuple[tuple[int, ...], str, str]]:

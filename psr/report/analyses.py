@@ -1,13 +1,13 @@
-"""Figures and tables of what `psr evaluate` and `psr analyse` measured: benchmarks, judge, steps, scaling, data.
+"""Figures and tables of the results of `psr evaluate` and `psr analyse`: benchmarks, judge, steps, scaling, data.
 
-Every function reads the files of `analysis/` and gives a Missing, with the command, where no run has the file.
+Every function reads the files of `analysis/` and returns a Missing, with the command to run, if no run has the file.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from psr.evaluation.statistics import wilson_interval
-from psr.report.charts import Chart, Dash, Item, Missing, Number, Series, Table, percent, signed
+from psr.report.charts import Chart, Dash, Item, Missing, Number, Series, Table, percent, signed, with_interval
 from psr.report.runs import Run
 
 Rows = list[tuple[Run, dict[str, Any]]]
@@ -22,7 +22,7 @@ def rows_of(runs: Sequence[Run], analysis: str, field: str) -> Rows:
 
 
 def run_name(run: Run, runs: Sequence[Run]) -> str:
-    """What tells a run from the others of the report; empty of a single one."""
+    """The label that distinguishes a run from the others of the report; empty if it is the only one."""
     alone = sum(other.group == run.group for other in runs) == 1
     return "" if len(runs) == 1 else run.label if alone else run.name
 
@@ -31,11 +31,9 @@ def joined(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
-def shown(value: Number, stderr: Number = None) -> str:
-    """A share in percent, with its standard error where there is one."""
-    if value is None:
-        return "–"
-    return f"{100 * value:.1f}".replace("-", "−") + ("" if stderr is None else f" ± {100 * stderr:.1f}")
+def shown(value: Number) -> str:
+    """A share in percent."""
+    return "–" if value is None else f"{100 * value:.1f}".replace("-", "−")
 
 
 def benchmarks(runs: Sequence[Run]) -> Item:
@@ -48,12 +46,12 @@ def benchmarks(runs: Sequence[Run]) -> Item:
     for run, row in rows:
         method = row["method"] if row["width"] == 1 else f"{row['method']} {row['width']}"
         name = joined(run_name(run, runs), row["model"])
-        lines.setdefault((name, method), {})[row["benchmark"]] = shown(row["accuracy"], row["accuracy_stderr"])
+        lines.setdefault((name, method), {})[row["benchmark"]] = with_interval(row["accuracy"], row["graded"])
         if row.get("average") is not None:
             average = lines.setdefault((name, f"average of {row['width']}"), {})
-            average[row["benchmark"]] = shown(row["average"], row["average_stderr"])
+            average[row["benchmark"]] = with_interval(row["average"], row["graded"])
     body = tuple((*line, *(cells.get(name, "–") for name in names)) for line, cells in lines.items())
-    caption = "Accuracy in percent ± standard error, of the problems that have a reference answer."
+    caption = "Accuracy in percent with its 95% interval (Wilson), of the problems that have a reference answer."
     return Table("benchmarks", title, caption, ("model", "method", *names), body)
 
 
@@ -87,7 +85,7 @@ def judges(runs: Sequence[Run]) -> Item:
         (
             joined(run_name(run, runs), row["model"]),
             row["form"] + (f", {row['shots']}-shot" if row["shots"] else ""),
-            shown(row["accuracy"], row["accuracy_stderr"]),
+            with_interval(row["accuracy"], run.analyses["judge"]["pairs"]),
             *(shown(row[name]) for name in ("consistency", "position_bias", "length_bias", "unparsable")),
         )
         for run, row in rows
@@ -133,7 +131,7 @@ def step_histogram(runs: Sequence[Run]) -> Item:
 
 
 def scaling(runs: Sequence[Run]) -> Item:
-    """Accuracy against what it cost: a line per run, model and method."""
+    """Accuracy against cost: a line per run, model and method."""
     rows = rows_of(runs, "scaling", "points")
     title = "Test-time scaling"
     if not rows:
@@ -145,7 +143,7 @@ def scaling(runs: Sequence[Run]) -> Item:
     series = []
     for (model, method), points in lines.items():
         points.sort(key=lambda point: point[1]["generated_tokens"])
-        ends = [wilson_interval(row["accuracy"], row["problems"]) for _, row in points]
+        ends = [wilson_interval(row["accuracy"], row["graded"]) for _, row in points]
         series.append(
             Series(
                 model,
@@ -166,7 +164,7 @@ def scaling(runs: Sequence[Run]) -> Item:
 
 
 def distribution(runs: Sequence[Run], part: str) -> Item:
-    """The embedding of the first run that has one: places in different embeddings do not compare."""
+    """The embedding of the first run that has one: points of different embeddings are not comparable."""
     key, title = f"distribution-{part}", f"Data distribution: {part}s"
     run = next((run for run in runs if run.analyses["distribution"].get("points")), None)
     if run is None:

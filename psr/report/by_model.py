@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from psr.evaluation.statistics import wilson_interval
-from psr.report.charts import Chart, Number, Series, Table, percent, signed
+from psr.report.charts import Chart, Number, Series, Table, percent, signed, with_interval
 from psr.report.runs import Run
 
 Value = Callable[[Run, dict[str, Any]], Number]
-"""(run, its entry of a model in results.json) -> the value that is drawn."""
+"""(run, a model's entry in its results.json) -> the value that is drawn."""
 
 SHARES = (0.0, 100.0)
 MEANS = "With several seeds the thick line is their mean ± its standard error and the thin ones are the seeds. "
@@ -21,7 +21,7 @@ def share(name: str) -> Value:
 
 
 def searched(name: str, scale: float = 1.0) -> Value:
-    """The field `name` of the search that made a model; M1 was not made by one."""
+    """The field `name` of the search that a model was trained on; M1 has none."""
 
     def value(run: Run, model: dict[str, Any]) -> Number:
         found = model["search"].get(name)
@@ -41,9 +41,9 @@ def per_model(
     interval: Callable[[Run], list[tuple[float, float]]] | None = None,
     **style: Any,
 ) -> tuple[Series, ...]:
-    """A series of every run, and of every group of several the mean; models without a value are left out.
+    """A series for every run, and a mean for every group of several; models without a value are left out.
 
-    `interval` gives (low, high) of each of a run's models; it is drawn where a run stands alone.
+    `interval` gives (low, high) for each of a run's models; it is drawn for runs that are not in a group of several.
     """
     series = []
     for number, members in groups(runs):
@@ -71,7 +71,7 @@ def per_model(
 
 
 def mean_series(members: Sequence[Run], value: Value, **style: Any) -> Series:
-    """The mean of a group's runs ± its standard error, at the models that all of them have."""
+    """The mean over a group's runs ± its standard error, at the models that all of them have."""
     columns: dict[str, list[float]] = {}
     for run in members:
         for model in run.models:
@@ -94,19 +94,20 @@ def mean_series(members: Sequence[Run], value: Value, **style: Any) -> Series:
 
 
 def graded_problems(run: Run) -> int | None:
-    """How many problems the run's accuracies were measured on: p (1 - p) / stderr²; None where all are 0 or 1."""
-    sizes = [
-        m["accuracy"] * (1 - m["accuracy"]) / m["accuracy_stderr"] ** 2 for m in run.models if m["accuracy_stderr"]
-    ]
-    return round(max(sizes)) if sizes else None
+    """How many problems the run's accuracies were measured on."""
+    return run.models[0].get("graded") if run.models else None
 
 
 def accuracy_intervals(run: Run) -> list[tuple[float, float]]:
-    """Wilson's 95% interval of the greedy accuracy of every model, in percent; empty where it cannot be known."""
+    """Wilson's 95% interval of the greedy accuracy of every model, in percent; empty if it cannot be computed.
+
+    That of a model whose accuracy was not measured is (0, 0), and not drawn.
+    """
     problems = graded_problems(run)
     if problems is None:
         return []
-    ends = [wilson_interval(model["accuracy"], problems) for model in run.models]
+    measured = [model["accuracy"] for model in run.models]
+    ends = [(0.0, 0.0) if share is None else wilson_interval(share, problems) for share in measured]
     return [(100 * low, 100 * high) for low, high in ends]
 
 
@@ -173,7 +174,7 @@ def pairs(runs: Sequence[Run]) -> Chart:
 
 
 def roll_backs(runs: Sequence[Run]) -> Chart:
-    """Shares of the expansions, so that iterations of different size compare."""
+    """As shares of the expansions, so that iterations of different size are comparable."""
 
     def of_expansions(name: str) -> Value:
         def value(run: Run, model: dict[str, Any]) -> Number:
@@ -214,10 +215,11 @@ def results(runs: Sequence[Run]) -> Table:
     rows = []
     for _, members in groups(runs):
         for run in members:
-            cells = {m["name"]: f"{100 * m['accuracy']:.1f} ± {100 * m['accuracy_stderr']:.1f}" for m in run.models}
-            gain = 100 * (run.models[-1]["accuracy"] - run.models[0]["accuracy"])
+            measured = [m for m in run.models if m["accuracy"] is not None]
+            cells = {m["name"]: with_interval(m["accuracy"], m.get("graded")) for m in measured}
+            gain = signed(100 * (measured[-1]["accuracy"] - measured[0]["accuracy"])) if measured else "–"
             seed = str(run.results.get("seed", "–"))
-            rows.append((run.label, seed, *(cells.get(name, "–") for name in names), signed(gain)))
+            rows.append((run.label, seed, *(cells.get(name, "–") for name in names), gain))
         if len(members) > 1:
             mean = mean_series(members, share("accuracy"))
             values = zip(mean.x, mean.y, mean.high, strict=True)
@@ -225,12 +227,12 @@ def results(runs: Sequence[Run]) -> Table:
             ends = [y for y in (mean.y[0], mean.y[-1]) if y is not None] if mean.y else []
             gain_cell = signed(ends[-1] - ends[0]) if ends else "–"
             rows.append((members[0].label, "mean", *(cells.get(name, "–") for name in names), gain_cell))
-    caption = "Greedy accuracy in percent ± standard error: of a run over its problems, of a mean over its seeds."
+    caption = "Greedy accuracy in percent: of a run with its 95% interval (Wilson), of a mean ± its standard error."
     return Table("results", "Results", caption, ("run", "seed", *names, "gain"), tuple(rows))
 
 
 def details(run: Run, title: str = "Every model") -> Table:
-    """All that was measured of every model of one run."""
+    """All results of every model of one run."""
     columns = {
         "greedy": share("accuracy"),
         "search": share("search_accuracy"),

@@ -1,6 +1,6 @@
-"""Puts the report together as one HTML file that needs nothing else: no server, no network, no other file.
+"""Assembles the report as one self-contained HTML file: no server, no network, no other file.
 
-Scripts, styles, figures and traces are inside; what is large is compressed and unpacked by the browser. A content
+Scripts, styles, figures and traces are inside; large parts are compressed and unpacked by the browser. A content
 security policy forbids the page to fetch anything.
 """
 
@@ -20,6 +20,7 @@ from plotly.offline import get_plotlyjs
 from psr.report import by_model, settings
 from psr.report.charts import Chart, Missing, Table, figure, signed, values_table
 from psr.report.look import DARK, FONT, LIGHT, css_variables
+from psr.report.numbers import chart_csv
 from psr.report.plotly_figures import draw, label
 from psr.report.runs import Run
 from psr.report.sections import sections
@@ -27,9 +28,14 @@ from psr.report.viewer import viewer_data
 
 KINDS = {Chart: "chart", Table: "table", Missing: "missing"}
 
+SCRIPTS = ("unpack", "theme", "figures", "tree", "problem", "viewer")
 
-def build_page(runs: Sequence[Run], problems: int) -> str:
-    """The report as HTML; `problems` of every iteration are in the search viewer."""
+
+def build_page(runs: Sequence[Run], problems: int, live: str = "") -> str:
+    """The report as HTML; the search viewer has `problems` problems of every iteration.
+
+    `live` is the version of a page that psr/report/live.py serves: it asks its server for what is new.
+    """
     environment = Environment(
         loader=PackageLoader("psr.report", "page"),
         autoescape=True,
@@ -45,7 +51,7 @@ def build_page(runs: Sequence[Run], problems: int) -> str:
         date=date.today().isoformat(),
         runs=runs,
         groups=[(number, members) for number, members in by_model.groups(runs)],
-        headline=headline(runs[0]) if len(runs) == 1 else [],
+        headline=headline(runs[0]) if len(runs) == 1 and runs[0].models else [],
         sections=made,
         has_traces=bool(traces["runs"]),
         key_settings=settings.key_table(runs),
@@ -58,9 +64,11 @@ def build_page(runs: Sequence[Run], problems: int) -> str:
         kind=lambda item: KINDS[type(item)],
         values_table=values_table,
         legend=legend,
+        csv_link=csv_link,
         slots=len(LIGHT.palette),
         style=Markup(style()),
-        scripts=[Markup(asset(name)) for name in ("unpack.js", "theme.js", "figures.js", "tree.js", "viewer.js")],
+        scripts=[Markup(asset(f"{name}.js")) for name in (*SCRIPTS, *(["live"] if live else []))],
+        live=live,
         packed={
             "plotly": packed_plotly(),
             "figures": packed(json.dumps({chart.key: figure_json(chart) for chart in charts})),
@@ -75,7 +83,7 @@ def page_title(runs: Sequence[Run]) -> str:
 
 
 def headline(run: Run) -> list[tuple[str, str, str]]:
-    """(what, value, note) of the first to the last model of a single run."""
+    """(what, value, note) from the first to the last model of a single run."""
     first, last = run.models[0], run.models[-1]
     span = f"{first['name']} to {last['name']}"
     tiles = [
@@ -110,6 +118,11 @@ def legend(chart: Chart) -> list[tuple[str, int | None, str]]:
     return list(dict.fromkeys(parts)) if len(parts) > 1 else []
 
 
+def csv_link(chart: Chart) -> str:
+    """The numbers of a figure as an address that holds them: the page has no server to ask."""
+    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(chart_csv(chart).encode()).decode()
+
+
 def figure_json(chart: Chart) -> dict[str, Any]:
     """The figure for the page, which has a legend and a unit of its own."""
     return json.loads(draw(chart).update_layout(showlegend=False).update_yaxes(title="").to_json())
@@ -135,5 +148,5 @@ def packed_plotly() -> str:
 
 
 def packed(text: str) -> str:
-    """Compressed and in base64: small, and whatever it holds cannot end the element that it stands in."""
+    """Compressed and in base64: small, and no content can close the HTML element around it."""
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()

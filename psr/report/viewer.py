@@ -1,20 +1,22 @@
-"""What the search viewer shows: a sample of every iteration's searched problems, ready for the page.
+"""The data of the search viewer: a sample of every iteration's searched problems, ready for the page.
 
-Reads only the lines of the traces that are drawn, and changes nothing: a run may go on meanwhile. Texts are kept once,
+Reads only the sampled lines of the traces and writes nothing, so the run may still be going on. Texts are stored once,
 escaped, with their formulas as MathML.
 """
 
-import json
-import random
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from psr.files.jsonl import DataError
-from psr.records import StepNode, Trajectory, trajectory_from_json
+from psr.files.trajectories import trajectory_of
+from psr.records import StepNode, Trajectory
 from psr.report.mathematics import to_html
 from psr.report.runs import Run
+
+ID = re.compile(rb'\{"problem": \{"id": "((?:[^"\\]|\\.)*)"')
+"""How a line of the traces begins."""
 
 
 class Texts:
@@ -30,43 +32,66 @@ class Texts:
         return [to_html(text.strip()) for text in self._numbers]
 
 
-def viewer_data(runs: Sequence[Run], problems: int) -> dict[str, Any]:
+class Lines:
+    """The offsets of the complete lines of a file that may grow; a last line that is being written, or was cut off by a
+    kill, is left out.
+
+    `ids` are the problems' ids as they are written, read off the beginnings of the lines.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.offsets, self.ids, self._end = path, list[int](), list[bytes](), 0
+
+    def read_on(self) -> "Lines":
+        """With all lines so far; only what is new of the file is read."""
+        with self.path.open("rb") as lines:
+            lines.seek(self._end)
+            for line in lines:
+                if line.endswith(b"\n"):
+                    found = ID.match(line)
+                    self.ids.append(found[1] if found else line[:200])
+                    self.offsets.append(self._end)
+                    self._end += len(line)
+        return self
+
+
+Known = dict[Path, Lines]
+"""What is known of the files of traces; kept from one look to the next, the next is cheap."""
+
+
+def viewer_data(runs: Sequence[Run], problems: int, known: Known | None = None) -> dict[str, Any]:
     """The viewer's JSON: at most `problems` of every iteration of every run, drawn the same way every time."""
-    texts = Texts()
-    shown = [{"name": run.name, "iterations": list(iterations(run, problems, texts))} for run in runs]
+    texts, known = Texts(), {} if known is None else known
+    shown = [{"name": run.name, "iterations": list(iterations(run, problems, texts, known))} for run in runs]
     return {"runs": [run for run in shown if run["iterations"]], "texts": texts.html()}
 
 
-def iterations(run: Run, problems: int, texts: Texts) -> Iterator[dict[str, Any]]:
+def iterations(run: Run, problems: int, texts: Texts, known: Known) -> Iterator[dict[str, Any]]:
     """The iterations that have traces, also one that is still searching."""
     for folder in sorted((run.folder.root / "iterations").glob("*")):
         number = int(folder.name) if folder.name.isdigit() else 0
         path = run.folder.traces(number)
-        if path.is_file() and (offsets := line_offsets(path)):
-            drawn = sorted(random.Random(number).sample(range(len(offsets)), min(problems, len(offsets))))
-            found = [problem_json(read_line(path, offsets[i], i + 1), texts) for i in drawn]
+        if path.is_file() and (lines := known.setdefault(path, Lines(path)).read_on()).offsets:
+            places = drawn(lines.ids, problems)
+            found = [problem_json(read_line(path, lines.offsets[i], i + 1), texts) for i in places]
             found.sort(key=lambda problem: natural(problem["id"]))
-            yield {"number": number, "searched": len(offsets), "problems": found}
+            yield {"number": number, "searched": len(lines.offsets), "problems": found}
 
 
-def line_offsets(path: Path) -> list[int]:
-    """Where every whole line begins; one that is being written, or was torn by a kill, is no line yet."""
-    offsets, place = [], 0
-    with path.open("rb") as lines:
-        for line in lines:
-            if line.endswith(b"\n"):
-                offsets.append(place)
-            place += len(line)
-    return offsets
+def drawn(ids: Sequence[bytes], count: int) -> list[int]:
+    """Which lines are shown: those whose problems draw the lowest lots.
+
+    So runs that searched the same problems show the same ones, in whatever order they were done, and one line more
+    changes the choice by one at most.
+    """
+    lots = sorted(range(len(ids)), key=lambda line: (zlib.crc32(ids[line]), line))
+    return sorted(lots[:count])
 
 
 def read_line(path: Path, offset: int, number: int) -> Trajectory:
     with path.open("rb") as file:
         file.seek(offset)
-        try:
-            return trajectory_from_json(json.loads(file.readline()))
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}, line {number}: not a trajectory ({error}); delete the line") from None
+        return trajectory_of(f"{path}, line {number}", file.readline())
 
 
 def natural(text: str) -> list[tuple[int, str]]:
@@ -84,7 +109,7 @@ def problem_json(trajectory: Trajectory, texts: Texts) -> dict[str, Any]:
 
 
 def node_json(node: StepNode, texts: Texts) -> dict[str, Any]:
-    """One expansion; candidates of the same text are one, with how often it was sampled, named by the first's index."""
+    """One expansion; candidates of the same text become one, with a count, under the index of the first."""
     first: dict[str, int] = {}
     for i, candidate in enumerate(node.candidates):
         first.setdefault(candidate.text, i)

@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from psr.bounds import Margin, bounded
 from psr.engines.base import Engine, Origin
-from psr.errors import UsageError
 from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.prm import TEMPLATE, PRMEncoder
 from psr.records import Candidate, Judgement, Problem
@@ -20,30 +20,29 @@ from psr.search.rounds import Question, distinct
 
 
 class StepScorer(Protocol):
-    """Says how likely each of several next steps is right, between 0 and 1."""
+    """Gives the probability, between 0 and 1, that each of several next steps is correct."""
 
     async def __call__(self, problem: Problem, steps: Sequence[str], candidates: Sequence[str]) -> list[float]: ...
 
 
+@bounded("prm")
 @dataclass
 class PRM:
-    """A PRM with an engine of its own, which is loaded when it is first asked.
+    """A PRM with an engine of its own; `load` has to be called before it scores.
 
     Args:
         model: Hugging Face folder that `PRMModule` exported.
-        engine: what serves it: another one than the policy's, since an engine serves one model at a time.
-        template: what the PRM was trained to read before the steps.
+        engine: what serves it; not the policy's engine, since an engine serves one model at a time.
+        template: the text before the steps that the PRM was trained with.
         margin: as a judge, a candidate beats another only if its P("+") is greater by more than this.
     """
 
     model: Path
     engine: Engine
     template: str = TEMPLATE
-    margin: float = 0.0
+    margin: Margin = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.margin < 1:
-            raise UsageError(f"prm.margin is {self.margin}: a difference of probabilities, at least 0 and below 1")
         check_folder(self.model)
 
     @cached_property
@@ -59,22 +58,24 @@ class PRM:
         """P("+") of every candidate after `steps`, normalized over "+" and "-"."""
         prompts = [self.encoder.question(problem.problem, [*steps, candidate]) for candidate in candidates]
         asked = await self.engine.choice_logprobs(prompts, self.encoder.labels, Origin(problem.id, "scores"))
+        # softmax over the two labels alone, as in training: the other tokens' probability is not a verdict
         return [1 / (1 + math.exp(minus - plus)) for plus, minus in asked]
 
 
 @dataclass(frozen=True)
 class PRMJudge:
-    """The candidate with the greater score wins, if by more than `margin`; it plugs into every search."""
+    """The candidate with the higher score wins, if by more than `margin`; usable as the judge of any search."""
 
     scorer: StepScorer
     settings: JudgeSettings
-    margin: float = 0.0
+    margin: Margin = 0.0
 
     async def __call__(
         self, problem: Problem, steps: Sequence[str], candidates: Sequence[Candidate]
     ) -> list[Judgement]:
         if len(distinct(candidates)) < 2:
             return []
+        # All scores at once; the rounds then only read them, since comparisons cost no further request.
         plus = await self.scorer(problem, steps, [candidate.text for candidate in candidates])
 
         async def ask(questions: list[Question]) -> list[Judgement]:
@@ -86,7 +87,7 @@ class PRMJudge:
         return await hold(candidates, self.settings, ask)
 
 
-def _winner(i: int, j: int, plus: Sequence[float], margin: float) -> int | None:
+def _winner(i: int, j: int, plus: Sequence[float], margin: Margin) -> int | None:
     if abs(plus[i] - plus[j]) <= margin:
         return None
     return i if plus[i] > plus[j] else j

@@ -1,13 +1,13 @@
-"""Many problems at once: the same coroutine for each, with progress, at most so many under way.
+"""Many problems at once: the same coroutine for each, with progress and a bound on those under way.
 
-Knows coroutines and the terminal. Does not know what is done for a problem.
+Knows coroutines. Does not know what is done for a problem.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from psr.terminal.progress import progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,35 +21,25 @@ async def for_each(
     on_result: Callable[[Result], None] | None = None,
     note: Callable[[], str] = str,
 ) -> list[Result]:
-    """`await work(item)` for every item; results in the order of the items, each shown to `on_result` as it comes.
+    """`await work(item)` for every item, at most `concurrency` at a time; results in the order of the items.
 
-    `note()` is what else the progress line says.
-
-    The first error ends the whole and is raised; results that were there before it have been handed on.
+    `on_result` gets each result as soon as it is there; `note()` is appended to the progress line. The first error is
+    raised and cancels the rest; earlier results have reached `on_result` by then.
     """
     gate = asyncio.Semaphore(concurrency)
-    columns = (
-        TextColumn(f"[bold]{title}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns) as progress:
-        bar = progress.add_task(title, total=len(items), note="")
+    with progress(title, len(items)) as shown:
 
         async def one(item: Item) -> Result:
             async with gate:
                 result = await work(item)
             if on_result is not None:
                 on_result(result)
-            progress.update(bar, advance=1, note=note())
+            shown.advance(note=note())
             return result
 
         tasks = [asyncio.ensure_future(one(item)) for item in items]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
-            for task in tasks:
+            for task in tasks:  # gather lets the others run on after an error
                 task.cancel()

@@ -1,28 +1,34 @@
 """A sweep file in W&B's format, read as a search space of Optuna. Knows the format; runs nothing.
 
 https://docs.wandb.ai/guides/sweeps/sweep-config-keys: `method`, `metric`, `parameters`, `command`, `early_terminate`,
-`run_cap`. What of it has no counterpart here is refused by name.
+`run_cap`. Anything else that has no counterpart here is refused by name.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
 import optuna
-import yaml
+from annotated_types import Ge
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from typing_extensions import TypedDict
 
 from psr.errors import UsageError
+from psr.files.documents import read_document
+from psr.files.kinds import Text
+from psr.files.rows import checked
 
 Value = bool | int | float | str | None
 METRICS = "eval/"
-"""What W&B's names of the metrics of a model begin with."""
+"""The prefix of a model's metrics in W&B."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is tried, how trials are started, and what decides.
+    """The search space, how trials are started, and which metric decides.
 
     `metric` is a field of the models in `results.json`; `command` still has W&B's macros, such as ${args}.
     """
@@ -37,14 +43,14 @@ class Sweep:
     run_cap: int | None
 
     def sampler(self, seed: int, trials: int) -> optuna.samplers.BaseSampler:
-        """What draws the settings of one of so many trials; with one seed for two of them they could be the same."""
+        """The sampler of a trial's settings. Every trial needs its own seed, or two could get the same settings."""
         if self.method == "random":
             return optuna.samplers.RandomSampler(seed)
-        at_random = min(10, trials // 2)  # a sweep of few trials would else end before anything is learnt
+        at_random = min(10, trials // 2)  # with Optuna's default of 10, a short sweep would only sample at random
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=at_random)
 
     def trials(self, asked: int | None) -> int | None:
-        """How many are to be made if so many are asked for; None if nothing says it. A grid ends with its points."""
+        """How many trials to run if `asked` are asked for; None if nothing says. A grid ends with its points."""
         wanted = asked or self.run_cap
         if self.method == "grid":
             return min(wanted or len(self.points()), len(self.points()))
@@ -59,25 +65,43 @@ class Sweep:
         return optuna.pruners.MedianPruner(n_startup_trials=3) if self.prunes else optuna.pruners.NopPruner()
 
 
+class Metric(TypedDict):
+    name: Text
+    goal: NotRequired[Literal["maximize", "minimize"]]
+
+
+class SweepFile(TypedDict):
+    """What is read of W&B's sweep files."""
+
+    name: NotRequired[Text]
+    method: Literal["grid", "random", "bayes"]
+    metric: Metric
+    parameters: dict[str, dict[str, Any]]
+    command: list[str]
+    early_terminate: NotRequired[dict[str, Any]]
+    run_cap: NotRequired[Annotated[int, Ge(1)]]
+
+
+SCALARS = (str, int, float, bool, type(None))
+
+
 def read_sweep(path: Path) -> Sweep:
-    """Raises UsageError on a field that is missing or that cannot be done here."""
-    if not path.is_file():
-        raise UsageError(f"no sweep file {path}")
-    document = yaml.safe_load(path.read_text())
-    for field in ("method", "metric", "parameters", "command"):
-        if field not in (document or {}):
-            raise UsageError(f"{path}: field {field!r} is missing")
-    method, metric = document["method"], document["metric"]["name"]
+    """Read a sweep file. Raises DataError or UsageError on a field that is missing, wrong or not supported."""
+    document = checked(str(path), read_document(path), SweepFile)
+    metric = document["metric"]["name"]
     if not metric.startswith(METRICS):
         raise UsageError(f"{path}: metric.name is {metric!r}; it is {METRICS}NAME, NAME a field of results.json")
-    if method not in ("grid", "random", "bayes"):
-        raise UsageError(f"{path}: method is {method!r}; it is grid, random or bayes")
-    space = {name: distribution(path, name, spec) for name, spec in document["parameters"].items()}
-    if method == "grid" and not all(isinstance(one, CategoricalDistribution) for one in space.values()):
+    name = document.get("name", path.stem)
+    if Path(name).name != name:
+        raise UsageError(f"{path}: name is {name!r}; it names files, and must hold no /")
+    space = {name: distribution(path, name, spec) for name, spec in flat(path, document["parameters"])}
+    if not space:
+        raise UsageError(f"{path}: there are no parameters")
+    if document["method"] == "grid" and not all(isinstance(one, CategoricalDistribution) for one in space.values()):
         raise UsageError(f"{path}: method grid needs `values` for every parameter")
     return Sweep(
-        name=document.get("name", path.stem),
-        method=method,
+        name=name,
+        method=document["method"],
         metric=metric.removeprefix(METRICS),
         maximize=document["metric"].get("goal", "minimize") == "maximize",
         space=space,
@@ -87,32 +111,50 @@ def read_sweep(path: Path) -> Sweep:
     )
 
 
+def flat(path: Path, parameters: dict[str, Any], above: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """The parameters, those nested in W&B's way under their dotted names."""
+    for name, spec in parameters.items():
+        if not isinstance(spec, dict):
+            raise UsageError(f"{path}: parameter {above}{name} is {spec!r}; write {{value: {spec}}}")
+        if spec.keys() == {"parameters"} and isinstance(spec["parameters"], dict):
+            yield from flat(path, spec["parameters"], f"{above}{name}.")
+        else:
+            yield f"{above}{name}", spec
+
+
 def distribution(path: Path, name: str, spec: dict[str, Any]) -> BaseDistribution:
-    """The values of a parameter."""
+    """The Optuna distribution of a parameter."""
     unknown = spec.keys() - {"value", "values", "min", "max", "distribution", "q"}
     if unknown:
-        raise UsageError(f"{path}: parameter {name} has {', '.join(sorted(unknown))}, which is not known here")
-    if "value" in spec:
-        return CategoricalDistribution([spec["value"]])
-    if "values" in spec:
-        return CategoricalDistribution(spec["values"])
+        named = ", ".join(sorted(map(str, unknown)))
+        raise UsageError(f"{path}: parameter {name} has {named}, which is not known here")
+    if "value" in spec or "values" in spec:
+        values = [spec["value"]] if "value" in spec else spec["values"]
+        if not isinstance(values, list) or not values or not all(isinstance(one, SCALARS) for one in values):
+            raise UsageError(f"{path}: parameter {name} has the values {values!r}; they are a list of scalars")
+        return CategoricalDistribution(values)
     if not {"min", "max"} <= spec.keys():
         raise UsageError(f"{path}: parameter {name} has neither value, values, nor min and max")
-    low, high = spec["min"], spec["max"]
+    low, high, step = spec["min"], spec["max"], spec.get("q", 1)
+    if not all(type(one) in (int, float) and math.isfinite(one) for one in (low, high, step)):
+        raise UsageError(f"{path}: parameter {name} goes from {low!r} to {high!r}; min, max and q are numbers")
     whole = isinstance(low, int) and isinstance(high, int)
     kind = spec.get("distribution", "int_uniform" if whole else "uniform")
-    match kind:
-        case "int_uniform":
-            return IntDistribution(low, high)
-        case "uniform":
-            return FloatDistribution(low, high)
-        case "log_uniform_values":
-            return FloatDistribution(low, high, log=True)
-        case "q_uniform":
-            return FloatDistribution(low, high, step=spec.get("q", 1))
+    try:
+        match kind:
+            case "int_uniform" if whole:
+                return IntDistribution(low, high)
+            case "uniform":
+                return FloatDistribution(low, high)
+            case "log_uniform_values":
+                return FloatDistribution(low, high, log=True)
+            case "q_uniform":
+                return FloatDistribution(low, high, step=step)
+    except (ValueError, OverflowError) as error:  # Optuna's: from a greater number to a smaller one, a logarithm of 0
+        raise UsageError(f"{path}: parameter {name}: {' '.join(str(error).split())}") from None
     raise UsageError(
-        f"{path}: parameter {name} has the distribution {kind!r}, which is not known here; known are uniform, "
-        "int_uniform, log_uniform_values and q_uniform"
+        f"{path}: parameter {name} has the distribution {kind!r}, which is not known here, or no whole numbers; "
+        "known are uniform, int_uniform, log_uniform_values and q_uniform"
     )
 
 

@@ -153,7 +153,43 @@ def test_problems_without_answers_are_solved_without_an_accuracy(arguments: list
     write_jsonl(tmp_path / "problems.jsonl", [{"id": "a", "problem": "3+4"}])
     main([*arguments, "--methods=[greedy]"])
     [row] = read_json(tmp_path / "out/summary.json")["methods"]
-    assert "accuracy" not in row and row["problems"] == 1
+    assert (row["accuracy"], row["graded"], row["problems"]) == (None, 0, 1)
+
+
+def test_the_accuracy_is_that_of_psr_evaluate(arguments: list[str], tmp_path: Path, llama: Path):
+    """Units, tolerances and several values count in both: here a tolerance makes everything with a number right."""
+    rows = [{"id": str(i), "problem": f"{i}+4", "answer": str(i + 4), "unit": "cm"} for i in range(6)]
+    write_jsonl(tmp_path / "problems.jsonl", rows)
+    main([*arguments, "--methods=[greedy]"])
+    write_boxed(tmp_path / "out/greedy.jsonl", ["4 cm", "5", "6 km", "7.0", r"2^{3}", "1"])
+    main([*arguments, "--methods=[greedy]"])
+    [searched] = read_json(tmp_path / "out/summary.json")["methods"]
+    evaluation = tmp_path / "evaluation"
+    options = ["--strategy.max_tokens=20", f"--prompts={TINY / 'prompts.yaml'}", f"--out={evaluation}"]
+    command = ["evaluate", f"--models=[{llama}]", f"--benchmarks=[{tmp_path / 'problems.jsonl'}]", *options]
+    main(command)
+    [solutions] = evaluation.glob("solutions/*/problems/greedy-1.jsonl")
+    write_boxed(solutions, ["4 cm", "5", "6 km", "7.0", r"2^{3}", "1"])
+    main(command)
+    [evaluated] = read_json(evaluation / "evaluation.json")["results"]
+    shared = ("accuracy", "accuracy_low", "accuracy_high", "graded", "no_box")
+    assert searched["accuracy"] == 4 / 6 and [searched[name] for name in shared] == [evaluated[name] for name in shared]
+
+
+def write_boxed(path: Path, answers: list[str]) -> None:
+    rows = sorted(read_appended(path), key=lambda row: row["id"])
+    solved = [
+        {**row, "solution": rf"\boxed{{{one}}}", "finished": True} for row, one in zip(rows, answers, strict=True)
+    ]
+    write_jsonl(path, solved)
+
+
+def test_a_model_that_boxes_nothing_is_told_so(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture):
+    main([*arguments, "--methods=[greedy]"])
+    path = tmp_path / "out/greedy.jsonl"
+    write_jsonl(path, [{**row, "solution": "#### 4", "finished": True} for row in read_appended(path)])
+    main([*arguments, "--methods=[greedy]"])
+    assert "100% of the finished solutions box no answer" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_the_judge_is_the_policy_or_a_process_reward_model(arguments: list[str], llama: Path, tmp_path: Path):

@@ -63,5 +63,5 @@ def test_nothing_to_export_and_wrong_kinds_are_errors(tmp_path: Path):
     with pytest.raises(NoPairsError, match="no step with a winner"):
         export(tmp_path / "traces.jsonl", tmp_path / "out.jsonl")
     write_jsonl(tmp_path / "eft.jsonl", [EFT])
-    with pytest.raises(DataError, match="field 'prompt_ids' is missing"):
+    with pytest.raises(DataError, match=r"eft\.jsonl, line 1: not a trajectory"):
         export(tmp_path / "eft.jsonl", tmp_path / "out.jsonl")

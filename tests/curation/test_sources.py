@@ -60,7 +60,7 @@ def test_a_list_of_answers_becomes_one_text_and_an_empty_problem_is_an_error(tmp
     source = Source(str(tmp_path / "rows.jsonl"), columns={"answer": "final_answer"})
     rows = read_source(source)
     assert next(rows)["answer"] == "1, -1"
-    with pytest.raises(DataError, match="row 2: the problem is empty"):
+    with pytest.raises(DataError, match="line 2: field 'problem' is ' ': it must hold some text"):
         next(rows)
 
 

@@ -100,7 +100,7 @@ def test_a_rows_logits_loss_and_gradient_are_those_of_the_steps_one_by_one(
     found, loss = [], 0.0
     for planned in plan.rows:
         row = build_row(planned)
-        found += [(label, logit) for logit, label in zip(*module(row), strict=True)]
+        found += [(label, logit) for logit, label in zip(*module.rated(row), strict=True)]
         loss = loss + module.training_step(row, 0) / plan.rows_per_step
     loss.backward()
     gradients = [parameter.grad.clone() for parameter in module.policy.parameters()]
@@ -181,7 +181,7 @@ def test_a_judged_pair_is_two_ratings_after_steps_without_one(tmp_path: Path, en
 
 def test_a_row_of_another_shape_is_named(tmp_path: Path):
     write_jsonl(tmp_path / "rows.jsonl", [OURS, {"problem": "x", "solution": "y"}])
-    with pytest.raises(DataError, match=r"rows\.jsonl, row 2: no rated trajectory"):
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 2: no rated trajectory"):
         read_trajectories(tmp_path / "rows.jsonl")
 
 

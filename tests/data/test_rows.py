@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from lightning import Trainer
 
-from psr.data.rows import check_accumulation, row_loader
+from psr.data.rows import row_loader
+from psr.data.switches import check_trainer
 from psr.errors import UsageError
 from psr.trees.packing import plan_rows
 from tests.trees.test_packing import random_groups, units_of
@@ -26,10 +27,10 @@ def test_the_loader_serves_the_plans_rows_in_order_and_sets_the_trainers_accumul
 
 
 def test_a_trainer_that_accumulates_by_itself_is_refused():
-    check_accumulation(None)
-    check_accumulation(trainer())
+    check_trainer(None)
+    check_trainer(trainer())
     with pytest.raises(UsageError, match=r"accumulate_grad_batches is 8: leave it out"):
-        check_accumulation(trainer(accumulate_grad_batches=8))
+        check_trainer(trainer(accumulate_grad_batches=8))
 
 
 def test_a_loader_goes_on_where_another_was_and_the_epoch_after_is_whole():

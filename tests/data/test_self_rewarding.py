@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from psr.data.self_rewarding import SelfRewardingDataModule, pair_groups
 from psr.data.traces import TraceJournal
-from psr.engines.base import Sampling
+from psr.engines.base import PromptTooLong, Sampling
 from psr.errors import NoPairsError, UsageError
-from psr.files.jsonl import read_json, write_jsonl
+from psr.files.jsonl import read_json, read_jsonl, write_jsonl
 from psr.prompts.templates import Prompts
 from psr.records import StepPair, step_pairs
 from psr.run.folder import RunFolder
@@ -217,3 +217,47 @@ def test_a_process_reward_model_may_be_the_judge(
         data, _ = make(judge=judge, problems_per_iteration=[2], seed=9)
         data.run = RunFolder(tmp_path / "other")
         asyncio.run(data.pairs(2))
+
+
+LONG = {"id": "long", "problem": "1+3" * 60}
+
+
+def with_a_long_one(data: SelfRewardingDataModule) -> None:
+    write_jsonl(data.problems_path, [LONG, *read_jsonl(data.problems_path, ["id", "problem"])])
+
+
+def test_a_problem_that_is_too_long_is_named_left_out_and_counted(make: Any, capsys: pytest.CaptureFixture[str]):
+    data, engine = make(problems_per_iteration=[10])
+    with_a_long_one(data)
+    data.setup("fit")
+    said = capsys.readouterr().out
+    assert "problems.jsonl: 1 of 11 problems are too long" in said and "context of 96 tokens: 'long'" in said
+    assert len(asyncio.run(data.pairs(2))) == 20
+    assert not any(LONG["problem"] in prompt for prompt in engine.prompts)
+    assert read_json(data.run.iteration(2) / "search.json")["left_out"] == 1
+
+
+def test_a_problem_that_is_too_long_may_be_an_error(make: Any):
+    data, engine = make(problems_per_iteration=[10], too_long="error")
+    with_a_long_one(data)
+    with pytest.raises(UsageError, match=r"problems\.jsonl: 1 of 11 problems are too long.*'long': shorten"):
+        data.setup("fit")
+    assert engine.prompts == []
+
+
+def test_a_problem_too_long_for_the_server_alone_is_noted_and_not_asked_again(make: Any):
+    def short(prompt: str, sampling: Sampling) -> Sequence[str]:
+        if prompt.startswith("4+3"):
+            raise PromptTooLong("a prompt of 4 tokens leaves no room")
+        return solve(prompt, sampling)
+
+    data, engine = make(problems_per_iteration=[10], script=short)
+    assert len(asyncio.run(data.pairs(2))) == 18
+    assert read_json(data.run.iteration(2) / "search.json")["too_long"] == 1
+    asked = len(engine.prompts)
+    asyncio.run(data.pairs(2))
+    assert len(engine.prompts) == asked
+    strict, _ = make(problems_per_iteration=[10], script=short, too_long="error", seed=1)
+    strict.run = RunFolder(data.run.root / "other")
+    with pytest.raises(PromptTooLong, match=r"problem 'p/4': a prompt of 4 tokens"):
+        asyncio.run(strict.pairs(2))

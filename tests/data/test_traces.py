@@ -89,3 +89,33 @@ os.kill(os.getpid(), signal.SIGKILL)
     ended = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], check=False)
     assert ended.returncode == -9
     assert TraceJournal(path, "M1").trajectories["c"] == trajectory("c")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"finished": 1}, "finished: Input should be a valid boolean"),
+        ({"prompt_ids": ["7"]}, "prompt_ids.0: Input should be a valid integer"),
+        ({"problem": {"id": 1, "problem": "x"}}, "problem.id: Input should be a valid string"),
+        ({"weights_version": None}, "weights_version: Input should be a valid string"),
+    ],
+)
+def test_a_field_of_another_type_is_named(path: Path, change: dict[str, object], message: str):
+    row = json.loads(path.read_text(encoding="utf-8").split("\n")[0])
+    path.write_text(json.dumps({**row, **change}) + "\n")
+    with pytest.raises(DataError, match=rf"traces\.jsonl, line 1: not a trajectory \({message}"):
+        TraceJournal(path, "M1")
+
+
+@pytest.mark.parametrize("change", [{"chosen": 2}, {"rejected": -1}, {"scores": [1]}])
+def test_a_step_whose_numbers_are_not_of_its_candidates_is_named(path: Path, change: dict[str, object]):
+    row = json.loads(path.read_text(encoding="utf-8").split("\n")[0])
+    path.write_text(json.dumps({**row, "nodes": [{**row["nodes"][0], **change}]}) + "\n")
+    with pytest.raises(DataError, match=r"line 1: not a trajectory \(nodes\.0: .*are not of its 2 candidates"):
+        TraceJournal(path, "M1")
+
+
+def test_a_problem_that_was_searched_twice_is_named(path: Path):
+    path.write_bytes(path.read_bytes() * 2)
+    with pytest.raises(DataError, match=r"traces\.jsonl, line 3: the problem 'a' once more"):
+        TraceJournal(path, "M1")

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from psr.curation.annotator.client import Annotator
 from psr.curation.annotator.settings import Endpoint
-from psr.engines.base import EngineError, Sampling
+from psr.engines.base import EngineError, Sampling, secret
 from psr.engines.chat_server import start_chat
 from psr.engines.local import LocalEngine
 
@@ -78,3 +78,24 @@ def test_a_port_that_is_taken_is_named(llama: Path):
             await start_chat(llama, engine, port)
 
     served(llama, use)
+
+
+def test_a_server_with_a_key_answers_those_who_have_it(llama: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ANNOTATOR", "planted-secret")
+
+    async def run() -> None:
+        engine = LocalEngine()
+        await engine.load_weights(llama, "M1")
+        async with await start_chat(llama, engine, 0, key="planted-secret") as server:
+            assert {one.getsockname()[0] for one in server.sockets} == {"127.0.0.1"}
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/models"
+            async with httpx.AsyncClient() as http:
+                for headers in ({}, {"Authorization": "Bearer other"}, {"Authorization": "planted-secret"}):
+                    refused = await http.get(url, headers=headers)
+                    assert refused.status_code == 401 and "planted-secret" not in refused.text
+                assert (await http.get(url, headers={"Authorization": "Bearer planted-secret"})).status_code == 200
+
+    asyncio.run(run())
+    assert secret("engine.key_env", "ANNOTATOR") == "planted-secret" and secret("engine.key_env", None) is None
+    with pytest.raises(EngineError, match=r"engine\.key_env is 'ABSENT': set that environment variable"):
+        secret("engine.key_env", "ABSENT")

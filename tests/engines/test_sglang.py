@@ -12,6 +12,7 @@ from psr.engines.base import Engine, EngineError, Origin, PromptTooLong, Samplin
 from psr.engines.sglang import Launch, SGLangEngine, transport
 from psr.engines.sglang.replicas import SLACK
 from psr.engines.usage import Usage
+from psr.errors import PSRError
 from tests.engines.conftest import EXPECTED, PROMPTS, Make, ask, asked, loaded, pids
 
 
@@ -197,7 +198,7 @@ def test_weights_reach_every_server(make: Make, llama: Path):
     ],
 )
 def test_settings_that_cannot_work_are_named(options: dict[str, Any], message: str):
-    with pytest.raises(EngineError, match=message):
+    with pytest.raises(PSRError, match=message):
         SGLangEngine(**options)
 
 

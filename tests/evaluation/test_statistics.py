@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from psr.evaluation.statistics import paired_bootstrap, standard_error, wilson_interval
+from psr.evaluation.statistics import (
+    accuracy_figures,
+    in_percent,
+    mean_interval,
+    paired_bootstrap,
+    standard_error,
+    wilson_interval,
+)
 
 
 def test_standard_error_is_binomial() -> None:
@@ -20,6 +27,14 @@ def test_wilsons_interval_is_that_of_the_literature() -> None:
         assert wilson_interval(right / problems, problems) == pytest.approx((low, high), abs=5e-5)
     assert wilson_interval(1 / 29, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
     assert wilson_interval(1.0, 20) == pytest.approx((1 - 0.1611, 1.0), abs=5e-5)
+
+
+def test_an_accuracy_of_all_right_is_not_sure() -> None:
+    figures = accuracy_figures([True] * 20 + [None])
+    assert (figures["accuracy"], figures["graded"]) == (1.0, 20)
+    assert in_percent(1.0, (figures["accuracy_low"], figures["accuracy_high"])) == "100.0 (83.9-100.0)"  # type: ignore[arg-type]
+    assert accuracy_figures([None])["accuracy_low"] is None and in_percent(None) == "-"
+    assert mean_interval([1.0] * 20) == wilson_interval(1.0, 20)
 
 
 def test_empty_input_is_named() -> None:

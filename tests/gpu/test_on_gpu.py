@@ -18,7 +18,7 @@ from psr.engines.local import LocalEngine
 from psr.modules.sft import SFTModule
 from psr.modules.step_dpo import StepDPOModule
 from psr.policy.folder import export_policy, load_policy, load_trainable, new_policy
-from psr.policy.lora import LoRA
+from psr.policy.lora_settings import LoRA
 from psr.policy.sharding import ShardedStrategy
 from psr.policy.tiny_tokenizer import build_tokenizer
 from psr.trees import flex

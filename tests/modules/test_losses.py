@@ -102,13 +102,13 @@ def test_the_kl_estimate_is_never_negative_and_its_mean_over_the_reference_is_th
 @pytest.mark.parametrize(
     ("loss", "settings", "message"),
     [
-        (StepDPOLoss, {"beta": 0.0}, r"loss\.beta is 0\.0: it must be positive"),
+        (StepDPOLoss, {"beta": 0.0}, r"loss\.beta is 0\.0: it must be above 0"),
         (StepDPOLoss, {"beta": -1.0}, r"loss\.beta is -1\.0"),
-        (StepDPOLoss, {"nll": -0.1}, r"loss\.nll is -0\.1: it must be 0 or more"),
+        (StepDPOLoss, {"nll": -0.1}, r"loss\.nll is -0\.1: it must be at least 0"),
         (StepDPOLoss, {"dpop": -2.0}, r"loss\.dpop is -2\.0"),
-        (StepDPOLoss, {"label_smoothing": 0.5}, r"loss\.label_smoothing is 0\.5: it must be below 0\.5"),
+        (StepDPOLoss, {"label_smoothing": 0.5}, r"loss\.label_smoothing is 0\.5: it must be at least 0 and below 0\.5"),
         (StepDPOLoss, {"label_smoothing": -0.1}, r"loss\.label_smoothing is -0\.1"),
-        (StepIPOLoss, {"beta": 0.0}, r"loss\.beta is 0\.0: it must be positive"),
+        (StepIPOLoss, {"beta": 0.0}, r"loss\.beta is 0\.0: it must be above 0"),
     ],
 )
 def test_a_strength_that_cannot_work_is_named(loss: type[PreferenceLoss], settings: dict[str, Any], message: str):

@@ -13,7 +13,8 @@ from psr.data.rows import row_loader
 from psr.modules.sft import SFTModule
 from psr.modules.speed import Cost, Speed, peak_flops
 from psr.policy.folder import load_policy
-from psr.policy.lora import LoRA, add_adapters
+from psr.policy.lora import add_adapters
+from psr.policy.lora_settings import LoRA
 from psr.trees.attention import use_tree_attention
 from psr.trees.scoring import CHUNK, row_logprobs
 from tests.modules.test_sft import SAMPLES, SOME_ROWS, plan

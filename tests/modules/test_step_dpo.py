@@ -16,7 +16,7 @@ from psr.data.self_rewarding import pair_groups
 from psr.modules.losses import StepDPOLoss
 from psr.modules.step_dpo import StepDPOModule
 from psr.policy.folder import load_policy
-from psr.policy.lora import LoRA
+from psr.policy.lora_settings import LoRA
 from psr.policy.tokenizer import PolicyError
 from psr.records import StepPair
 from psr.trees.packing import Plan, plan_rows

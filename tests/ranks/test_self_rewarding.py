@@ -48,7 +48,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def lines(folder: Path, number: int) -> list[Trajectory]:
     text = (folder / "iterations" / f"{number:02d}" / "traces.jsonl").read_text()
-    return [trajectory_from_json(json.loads(line)) for line in text.splitlines()]
+    return [trajectory_from_json(line) for line in text.splitlines()]
 
 
 def texts(folder: Path, number: int) -> dict[str, list[list[str]]]:

@@ -87,9 +87,8 @@ def add_entry(run: RunFolder, number: int, accuracy: float, problems: int) -> No
         write_json(folder / "search.json", searched)
         add_search(folder, {"candidates": Usage(40, 4000, 1000, 2000, 30.0)}, 10.0)
     add_seconds(folder, "train", 60.0)
-    stderr = (accuracy * (1 - accuracy) / 100) ** 0.5
     judge = {"judge_accuracy": 0.9, "judge_consistency": 0.85, "judge_position_bias": -0.01}
-    entry = {"name": f"M{number}", "accuracy": accuracy, "accuracy_stderr": stderr, "search_accuracy": 0.9, **judge}
+    entry = {"name": f"M{number}", "accuracy": accuracy, "graded": 100, "search_accuracy": 0.9, **judge}
     entry |= {"steps_per_solution": 2.0, "step_length_tokens": 11.0, "pairs": searched.get("pairs", 0)}
     put_model(run.results, {**entry, "search": searched, "seconds": {"search": 10.0, "train": 60.0}})
 
@@ -110,7 +109,7 @@ ANALYSES: dict[str, dict[str, Any]] = {
     "evaluation": {
         "results": [
             {"model": model, "benchmark": "test", "method": method, "width": width, "problems": 20, "graded": 20}
-            | {"no_gold": [], "accuracy": 0.65, "accuracy_stderr": 0.107, "average": average, "average_stderr": 0.05}
+            | {"no_gold": [], "accuracy": 0.65, "average": average}
             for model in ("M1", "M2")
             for method, width, average in (("greedy", 1, None), ("majority", 4, 0.6))
         ]
@@ -124,15 +123,15 @@ ANALYSES: dict[str, dict[str, Any]] = {
     "judge": {
         "pairs": 20,
         "judges": [
-            {"model": "M0", "form": "pairwise", "shots": 3, "accuracy": 0.5, "accuracy_stderr": 0.1}
+            {"model": "M0", "form": "pairwise", "shots": 3, "accuracy": 0.5}
             | {"consistency": 0.4, "position_bias": 0.125, "length_bias": None, "unparsable": 0.3}
         ],
     },
     "steps": {"models": [{"model": "M1", "benchmark": "test", "histogram": {"4": 30, "3": 10, "12": 10}}]},
     "scaling": {
         "points": [
-            {"model": model, "benchmark": "test", "method": method, "width": width, "problems": 20}
-            | {"accuracy": 0.4 + 0.05 * width, "accuracy_stderr": 0.1, "generated_tokens": 40.0 * width}
+            {"model": model, "benchmark": "test", "method": method, "width": width, "graded": 20, "problems": 20}
+            | {"accuracy": 0.4 + 0.05 * width, "generated_tokens": 40.0 * width}
             for model in ("M1", "M2")
             for method, widths in (("greedy", [1]), ("step", [4, 1, 2]))
             for width in widths

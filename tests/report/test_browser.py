@@ -3,6 +3,7 @@
 `PSR_SCREENSHOTS=DIR` keeps the screenshots that the tests take.
 """
 
+import csv
 import os
 import shutil
 from collections.abc import Iterator
@@ -162,6 +163,98 @@ def test_the_keyboard_is_enough(open_report, make_run: MakeRun):
     before = page.evaluate(expanded)
     page.keyboard.press("Enter")
     assert page.evaluate(expanded) != before
+
+
+def test_the_tree_is_walked_with_arrows_and_told_to_a_screen_reader(open_report, make_run: MakeRun):
+    reader = open_report([make_run()])
+    page = reader.page
+    page.locator(".tree-scroll").first.focus()
+    page.keyboard.press("Tab")
+    label = "document.activeElement.getAttribute('aria-label')"
+    assert page.evaluate(label) == "Step 1, rolled back; c1: 1 win, chosen"
+    for key, found in (
+        ("ArrowRight", "Step 2, nobody won; c1: 0 wins, chosen"),
+        ("End", "Step 2, kept; c1: 0 wins, chosen"),
+        ("ArrowDown", "Step 2, kept; c1: 0 wins, chosen"),
+        ("ArrowUp", "Step 1, kept; c2: 1 win, chosen"),
+        ("Home", "Step 1, rolled back; c1: 1 win, chosen"),
+    ):
+        page.keyboard.press(key)
+        assert page.evaluate(label) == found, key
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")
+    opened = page.locator(".expansion h3 button").last
+    assert opened.get_attribute("aria-expanded") == "true" and "Step 2" in reader.focused()
+    page.keyboard.press("Shift+Tab")
+    heard = page.locator("#search").aria_snapshot()
+    for words in (
+        'group "Search tree"',
+        'button "Step 2, nobody won; c1: 0 wins, chosen"',
+        'status: "Problem hard/0: finished · 2 steps kept · 1 rolled back · 1 tie · 1 step pair"',
+        "[expanded]",
+    ):
+        assert words in heard, heard
+    page.click("#next")
+    assert page.inner_text("#told").startswith("Problem hard/1: finished")
+
+
+def test_two_runs_stand_side_by_side(open_report, make_run: MakeRun):
+    reader = open_report([make_run("a"), make_run("b", gain=0.1)])
+    page = reader.page
+    rows = page.locator("#table-side-by-side tbody tr").all_inner_texts()
+    assert "greedy accuracy, %, M3\t90.0\t70.0\t−20.0" in rows
+    assert page.locator("#beside").is_hidden()
+    page.select_option("#pick-problem", "hard/2")
+    page.select_option("#pick-beside", "b, M1")
+    assert page.locator("#beside .expansion").count() == page.locator("#problem .expansion").count() == 4
+    boxes = [page.locator(one).bounding_box() for one in ("#problem", "#beside")]
+    assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
+    before = page.locator("#problem .expansion h3 button").last.get_attribute("aria-expanded")
+    page.locator("#beside .tree g.branch").last.click()
+    assert page.locator("#beside .expansion h3 button").last.get_attribute("aria-expanded") == "true"
+    assert page.locator("#problem .expansion h3 button").last.get_attribute("aria-expanded") == before
+    page.click("#next")
+    assert "Problem 3" in page.locator("#beside .statement").inner_text(), "it follows"
+    page.set_viewport_size(PHONE)
+    for _ in range(200):  # figures follow the window a little later
+        if reader.widths() == (PHONE["width"], PHONE["width"]):
+            break
+        page.wait_for_timeout(50)
+    assert reader.widths() == (PHONE["width"], PHONE["width"])
+    page.select_option("#pick-beside", "nothing")
+    assert page.locator("#beside").is_hidden()
+
+
+def test_a_figure_hands_out_its_numbers(open_report, make_run: MakeRun):
+    reader = open_report([make_run()])
+    with reader.page.expect_download() as waiting:
+        reader.page.get_by_role("link", name="Accuracy by iteration as CSV", exact=True).click()
+    assert waiting.value.suggested_filename == "accuracy.csv"
+    rows = list(csv.DictReader(waiting.value.path().open(encoding="utf-8")))
+    assert [(row["model"], float(row["greedy accuracy, %"])) for row in rows] == [("M1", 50), ("M2", 70), ("M3", 90)]
+    assert all(float(row["low"]) < float(row["greedy accuracy, %"]) < float(row["high"]) for row in rows)
+    assert reader.page.locator(".csv a").count() == reader.page.locator(".plot").count()
+
+
+def test_it_is_printed_light_and_whole(open_report, make_run: MakeRun, tmp_path: Path):
+    reader = open_report([make_run("a", analyses=ANALYSES)], scheme="dark")
+    page = reader.page
+    line = page.locator("#figure-accuracy .scatterlayer path.js-line")
+    dark = line.evaluate("line => line.style.stroke")
+    page.emulate_media(media="print", color_scheme="dark")
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 with margins of a centimetre
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    sync_api.expect(line).not_to_have_css("stroke", dark)
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"
+    for hidden in (".top", "#picker", ".csv >> nth=0"):
+        assert page.locator(hidden).is_hidden(), hidden
+    wide = "all => all.filter((one) => one.getBoundingClientRect().right > 718).map((one) => one.outerHTML)"
+    assert page.locator(".plot svg.main-svg, table, .searched svg").evaluate_all(wide) == []
+    high = "all => all.filter((one) => one.scrollHeight > one.clientHeight + 1).map((one) => one.dataset.chart)"
+    assert page.locator(".plot").evaluate_all(high) == [], "no figure lies over its caption"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    sync_api.expect(line).to_have_css("stroke", dark)
+    assert page.pdf(path=tmp_path / "report.pdf", format="A4").startswith(b"%PDF")
 
 
 def test_the_theme_follows_the_system_until_the_reader_chooses(open_report, make_run: MakeRun):

@@ -37,7 +37,7 @@ def test_several_seeds_have_a_mean_with_its_standard_error(make_run: MakeRun):
     assert mean.high[0] == pytest.approx(52.0 + 2 / 3**0.5) and not lines[0].low
     table = by_model.results(runs)
     assert table.rows[3] == ("made", "mean", "52.0 ± 1.2", "72.0 ± 1.2", "92.0 ± 1.2", "+40.0")
-    assert table.rows[4][:3] == ("srlm", "0", "50.0 ± 5.0")
+    assert table.rows[4][:3] == ("srlm", "0", "50.0 (40.4–59.6)")
 
 
 def test_roll_backs_are_shares_of_the_expansions(make_run: MakeRun):
@@ -103,12 +103,12 @@ def test_analyses_that_were_made_are_shown(measured_run: Path):
     items: dict[str, Any] = {item.key: item for section in sections(runs) for item in section.items}
     assert not [item for item in items.values() if isinstance(item, Missing)]
     assert items["benchmarks"].rows[:3] == (
-        ("M1", "greedy", "65.0 ± 10.7"),
-        ("M1", "majority 4", "65.0 ± 10.7"),
-        ("M1", "average of 4", "60.0 ± 5.0"),
+        ("M1", "greedy", "65.0 (43.3–81.9)"),
+        ("M1", "majority 4", "65.0 (43.3–81.9)"),
+        ("M1", "average of 4", "60.0 (38.7–78.1)"),
     )
     assert items["comparisons"].rows == (("M1 to M2", "test", "greedy", "20", "−5.0", "−20.0 to +10.0"),)
-    assert items["judges"].rows == (("M0", "pairwise, 3-shot", "50.0 ± 10.0", "40.0", "12.5", "–", "30.0"),)
+    assert items["judges"].rows == (("M0", "pairwise, 3-shot", "50.0 (29.9–70.1)", "40.0", "12.5", "–", "30.0"),)
     assert items["scoring"].rows[0][-1] == "12,345"
     assert items["step-histogram"].series[0].x == (3.0, 4.0, 12.0)
     assert items["step-histogram"].series[0].y == (20.0, 60.0, 20.0)

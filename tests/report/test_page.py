@@ -56,7 +56,7 @@ def test_the_page_is_whole_and_fetches_nothing(measured_run: Path, make_run: Mak
         for tag, attributes in elements.found:
             assert "src" not in attributes
             href = attributes.get("href") or ""
-            assert href == "data:," or href.startswith("#") or not href, tag
+            assert href.startswith(("#", "data:text/csv;")) or href in ("", "data:,"), tag
             assert not href.startswith("#") or href[1:] in ids, href
         policy = [a["content"] for tag, a in elements.found if tag == "meta" and "Content-Security" in str(a)]
         assert policy and str(policy[0]).startswith("default-src 'none'")
@@ -105,7 +105,7 @@ def test_the_page_is_the_same_every_time():
 
 def test_markdown_has_every_table_and_what_is_missing(make_run: MakeRun):
     text = build_markdown(read_runs([make_run("a"), make_run("b|c", recipe="srlm")]))
-    assert "| made | 0 | 50.0 ± 5.0 | 70.0 ± 4.6 | 90.0 ± 3.0 | +40.0 |" in text
+    assert "| made | 0 | 50.0 (40.4–59.6) | 70.0 (60.4–78.1) | 90.0 (82.6–94.5) | +40.0 |" in text
     assert "## Every model of b\\|c" not in text.replace("## Every model of b|c", "")
     assert "| setting | a | b\\|c |" in text
     assert "- Test-time scaling: run `psr analyse scaling`" in text
@@ -117,7 +117,7 @@ def test_markdown_has_every_table_and_what_is_missing(make_run: MakeRun):
 def test_the_command_writes_page_and_tables(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     a, b = make_run("a"), make_run("b", seed=1)
     main(["report", str(a), str(b), "--out", str(tmp_path / "out"), "--images", "false", "--problems", "1"])
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "report.md"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "report.md", "figures"}
     assert "report.html" in capsys.readouterr().out
     main(["report", str(a), "--images=false"])
     assert (a / "report" / "report.html").is_file()

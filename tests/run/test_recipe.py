@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from itertools import pairwise
@@ -42,7 +43,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 def traces(folder: Path, number: int) -> list[Trajectory]:
     lines = (folder / "iterations" / f"{number:02d}" / "traces.jsonl").read_text().splitlines()
-    return [trajectory_from_json(json.loads(line)) for line in lines]
+    return [trajectory_from_json(line) for line in lines]
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:
@@ -85,6 +86,26 @@ def test_the_table_fits_a_terminal_and_shows_every_model(finished: Finished, res
     for model in results["models"]:
         [row] = [line.split() for line in table.splitlines() if line.split()[:1] == [model["name"]]]
         assert row[1] == f"{100 * model['accuracy']:.1f}" and row[5] == str(model["pairs"])
+
+
+def test_it_ends_with_the_report_and_what_to_try_next(finished: Finished, folder: Path):
+    end = finished.stdout[finished.stdout.rindex("written to") :]
+    assert f"{folder}/report/report.html" in end and (folder / "report" / "report.html").is_file()
+    for words in ("psr solve --model run/models/M3", "psr report run", "psr analyse all run"):
+        assert words in end
+    assert not (folder / "progress.json").exists()
+
+
+def test_a_log_without_a_terminal_is_a_page_that_reads_well(finished: Finished):
+    for text in (finished.stdout, finished.stderr):
+        assert "\r" not in text and "\x1b" not in text
+        assert not [
+            word for word in ("Loading weights", "deprecated", "wandb:", "Tip:", "site-packages") if word in text
+        ]
+    assert len((finished.stdout + finished.stderr).splitlines()) < 60
+    said = [line[9:].partition(":")[0] for line in finished.stdout.splitlines() if re.match(r"\d\d:\d\d:\d\d ", line)]
+    assert said[:4] == ["training, steps", "M1 searches", "M1 solves", "M1 searches held-out"]
+    assert "training, epoch 2 of 2, batches" in said and said[-1] == "greedy"
 
 
 def test_every_model_is_a_folder_of_its_own_that_transformers_loads(folder: Path):

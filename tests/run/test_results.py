@@ -46,11 +46,14 @@ def test_starting_again_keeps_the_models_that_are_there(tmp_path: Path):
 def test_the_table_shows_shares_in_percent_and_gaps_as_dashes(tmp_path: Path):
     path = tmp_path / "results.json"
     start_results(path, "quickstart", 7, "self")
-    put_model(path, entry(1, accuracy=0.625, accuracy_stderr=0.0214, judge_accuracy=1.0, pairs=0))
+    put_model(
+        path,
+        entry(1, accuracy=0.625, accuracy_low=0.582, accuracy_high=0.666, no_box=0.25, judge_accuracy=1.0, pairs=0),
+    )
     put_model(path, entry(2, search_accuracy=None, pairs=1234, steps_per_solution=3.456, step_length_tokens=12))
     lines = text(read_results(path))
     assert "quickstart," in lines[0] and "7," in lines[0]
     first = next(line for line in lines if "M1" in line)
     second = next(line for line in lines if "M2" in line)
-    assert first == ["M1", "62.5", "2.1", "-", "100.0", "0", "-", "-", "1", "2", "-"]
-    assert second == ["M2", "10.0", "-", "-", "-", "1234", "3.46", "12", "1", "2", "-"]
+    assert first == ["M1", "62.5", "58-67", "25.0", "-", "100.0", "0", "-", "-", "1", "2", "-"]
+    assert second == ["M2", "10.0", "-", "-", "-", "-", "1234", "3.46", "12", "1", "2", "-"]

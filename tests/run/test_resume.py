@@ -126,7 +126,7 @@ def unharmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trajectories(folder: Path, number: int) -> dict[str, Trajectory]:
-    found = [trajectory_from_json(json.loads(line)) for line in lines(folder, number)]
+    found = [trajectory_from_json(line) for line in lines(folder, number)]
     return {trajectory.problem.id: trajectory for trajectory in found}
 
 

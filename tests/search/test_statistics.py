@@ -30,6 +30,7 @@ UNFINISHED = Trajectory(
 def test_every_figure_of_the_summary_by_hand():
     summary = search_summary([FINISHED, UNFINISHED], pairs=3)
     assert summary == {
+        "too_long": 0,
         "problems": 2,
         "finished": 0.5,
         "pairs": 3,

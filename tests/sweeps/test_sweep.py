@@ -19,6 +19,7 @@ from sweeps import schema_violations_from_proposed_config
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from psr.errors import UsageError
+from psr.files.jsonl import DataError
 from psr.run.folder import RunFolder
 from psr.sweeps.file import Sweep, command_line, read_sweep
 from psr.sweeps.runner import Runner, run_sweep
@@ -62,12 +63,48 @@ def test_parameters_and_macros(tmp_path: Path):
     assert words == ["/usr/bin/env", "py", "x", "--m.lr=0.1", "--w=3"]
 
 
+def test_numbers_as_everybody_writes_them_and_nested_parameters(tmp_path: Path):
+    path = sweep_file(tmp_path, {})
+    nested = "parameters: {lr: {values: [1e-6, 1E-5, 2.5e-4]}, model: {parameters: {beta: {min: 1e-2, max: 1e0}}}}\n"
+    path.write_text(path.read_text().replace("parameters: {}\n", nested))
+    space = read_sweep(path).space
+    assert space == {
+        "lr": CategoricalDistribution([1e-6, 1e-5, 2.5e-4]),
+        "model.beta": FloatDistribution(0.01, 1.0),
+    }
+
+
+def test_a_file_that_is_no_sweep_is_named(tmp_path: Path):
+    path = sweep_file(tmp_path, {"a": {"value": 1}})
+    whole = path.read_text()
+    for text, said in (
+        ("- a\n", "expected names and values, found list"),
+        ("a: [1\n", "line 2: not YAML"),
+        (whole + "method: grid\n", "the key 'method' occurs twice"),
+        (whole.replace("command:", "commands:"), "field 'command' is missing"),
+        ("", "is missing"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=said):
+            read_sweep(path)
+    path.write_bytes(whole.encode("utf-16"))
+    with pytest.raises(DataError, match="not YAML in UTF-8"):
+        read_sweep(path)
+
+
 @pytest.mark.parametrize(
     ("parameter", "said"),
     [
         ({"min": 1, "max": 2, "distribution": "beta"}, "parameter a has the distribution 'beta'"),
         ({"values": [1, 2], "probabilities": [0.9, 0.1]}, "parameter a has probabilities"),
         ({"min": 1}, "parameter a has neither"),
+        ({"min": 2, "max": 1}, "parameter a: "),
+        ({"min": "low", "max": 1}, "parameter a goes from 'low' to 1; min, max and q are numbers"),
+        ({"min": 0.0, "max": 1.0, "distribution": "log_uniform_values"}, "parameter a: "),
+        ({"min": 0.0, "max": 1.0, "distribution": "q_uniform", "q": 0}, "parameter a: "),
+        ({"values": []}, r"parameter a has the values \[\]"),
+        ({"values": 3}, "parameter a has the values 3; they are a list"),
+        ({"values": [[1], [2]]}, "parameter a has the values"),
     ],
 )
 def test_what_cannot_be_done_here_is_refused_by_name(tmp_path: Path, parameter: dict[str, Any], said: str):

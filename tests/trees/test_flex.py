@@ -3,20 +3,25 @@
 import random
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 from torch.nn.attention.flex_attention import flex_attention
 from transformers import PreTrainedModel
 
 from psr.data.self_rewarding import pair_groups
 from psr.policy.folder import load_policy
 from psr.records import StepPair
-from psr.trees import flex, scoring
-from psr.trees.attention import dense_mask, use_tree_attention
+from psr.trees import attention, flex
+from psr.trees.attention import use_tree_attention
 from psr.trees.packing import Row, plan_rows
+from psr.trees.row_mask import RowMask, dense_mask
 from psr.trees.scoring import row_logprobs
+from tests.trees.test_attention import HEADS, TOLD, WIDTH, dense, inputs
 from tests.trees.test_step_tree import random_pairs, row_of
 
 
@@ -27,10 +32,10 @@ def a_row() -> Row:
 @pytest.fixture
 def on_flex(monkeypatch: pytest.MonkeyPatch) -> None:
     """The branch that a GPU takes: the row is padded, and attention is FlexAttention's."""
-    monkeypatch.setattr(scoring, "kernel_padding", lambda ends: flex.padded_length(len(ends)) - len(ends))
+    for module in (flex, attention):
+        monkeypatch.setattr(module, "uses_flex", lambda device: True)
     # Nothing but this check stands between a CPU and gradients; the uncompiled path has them.
     monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *tensors: None)
-    monkeypatch.setattr(scoring, "attention_arguments", lambda ends: {"attention_mask": flex.flex_mask(ends)})
 
 
 def loss_and_gradient(model: PreTrainedModel) -> tuple[Tensor, list[Tensor]]:
@@ -59,6 +64,25 @@ def test_padded_rows_on_flex_attention_give_the_blockwise_loss_and_gradient(
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.usefixtures("on_flex")
+@pytest.mark.parametrize("told", TOLD, ids=str)
+def test_it_heeds_what_a_model_tells_its_attention(told: dict[str, Any]):
+    """Window, soft-cap and sinks, with their gradients."""
+    torch._dynamo.reset()  # what is uncompiled is traced all the same, with a second soft-cap for a dynamic one
+    row, window, softcap = a_row(), told.get("window"), told.get("softcap")
+    given = inputs(len(row.ends), torch.float64)
+    sinks = torch.linspace(-2, 2, HEADS).double().requires_grad_() if "sinks" in told else None
+    mask = RowMask(row.ends, row.position_ids).flex(window)
+    output = flex.flex_attend(*(x[None] for x in given), mask, WIDTH**-0.5, softcap, sinks)[0]
+    expected = dense(*given, dense_mask(row.ends, row.position_ids, window), softcap, sinks)
+    assert torch.allclose(output, expected, atol=1e-6)
+    leaves = given if sinks is None else [*given, sinks]
+    got, want = (torch.autograd.grad(one.square().sum(), leaves) for one in (output, expected))
+    for one, other in zip(got, want, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_under_autocast_it_computes_in_bfloat16(llama: Path, on_flex: None):
     """Where rotary embedding leaves queries and keys in float32, and values are bfloat16."""
     model = use_tree_attention(load_policy(llama))
@@ -68,11 +92,13 @@ def test_under_autocast_it_computes_in_bfloat16(llama: Path, on_flex: None):
             assert (row_logprobs(model, a_row()) - exact).abs().mean() < 0.05
 
 
-def test_padding_sees_itself_and_is_seen_by_nothing():
+@pytest.mark.parametrize("window", [None, 2])
+def test_padding_sees_itself_and_is_seen_by_nothing(window: int | None):
     ends = torch.tensor([4, 2, 4, 4])
     padded = flex.padded_ends(ends, 7)
-    mask = dense_mask(padded)
-    assert torch.equal(mask[:4, :4], dense_mask(ends))
+    positions = torch.tensor([0, 1, 1, 2])
+    mask = dense_mask(padded, torch.cat([positions, torch.zeros(3, dtype=torch.long)]), window)
+    assert torch.equal(mask[:4, :4], dense_mask(ends, positions, window))
     assert (
         torch.equal(mask[4:, 4:], torch.eye(3, dtype=torch.bool)) and not mask[4:, :4].any() and not mask[:4, 4:].any()
     )
@@ -105,6 +131,22 @@ def test_an_epoch_needs_few_lengths(row_tokens: int):
     lengths = {flex.padded_length(one) for one in tokens}
     assert len(rows) > 40 and len(lengths) <= 7 and lengths <= set(flex.lengths_up_to(max(tokens)))
     assert sum(map(flex.padded_length, tokens)) < 1.15 * sum(tokens)
+
+
+def test_rows_of_one_length_share_their_graphs_with_and_without_a_window():
+    """The compiler is asked, on a CPU, and its graphs are run as they are."""
+    torch._dynamo.reset()
+    masks, attention = CompileCounter(), CompileCounter()
+    make: Any = torch.compile(flex._block_mask, backend=masks, dynamic=False)
+    attend: Any = torch.compile(flex_attention, backend=attention, dynamic=False)
+    for seed, window in enumerate((None, 5, 9)):
+        row = row_of(random_pairs(random.Random(seed)))
+        ends = flex.padded_ends(row.ends, 256)
+        positions = F.pad(row.position_ids, (0, 256 - len(row.ends)))
+        beyond = torch.full_like(positions, -1) if window is None else positions - window
+        mask = make(ends, positions, beyond)
+        attend(*(torch.ones(1, 2, 256, 16) for _ in range(3)), block_mask=mask)
+    assert (masks.frame_count, attention.frame_count) == (1, 1)
 
 
 def test_attention_that_torch_would_not_compile_is_an_error():

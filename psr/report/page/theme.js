@@ -15,6 +15,12 @@ const theme = {
     this.button.setAttribute("aria-pressed", String(this.dark));
     this.listeners.forEach((listener) => listener());
   },
+  // Paper is white: the light theme while the page is printed, without a change to what was chosen.
+  set printing(on) {
+    const shown = on ? "light" : this.chosen;
+    if (shown) document.documentElement.dataset.theme = shown;
+    else delete document.documentElement.dataset.theme;
+  },
   colour(name) {
     return getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   },

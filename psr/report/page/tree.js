@@ -37,17 +37,38 @@ function places(nodes) {
   return { parents, columns };
 }
 
+// Tab reaches the tree once; arrows go from step to step, and Enter opens one in the list.
+function steer(event, groups, i, open) {
+  const places = { ArrowRight: i + 1, ArrowDown: i + 1, ArrowLeft: i - 1, ArrowUp: i - 1, Home: 0, End: groups.length - 1 };
+  if (event.key === "Enter" || event.key === " ") open(i);
+  else if (!(event.key in places)) return;
+  event.preventDefault();
+  const next = groups[places[event.key]];
+  if (!next) return;
+  groups[i].setAttribute("tabindex", "-1");
+  next.setAttribute("tabindex", "0");
+  next.focus();
+}
+
 function drawTree(nodes, describe, open) {
   const { parents, columns } = places(nodes);
   const at = (column, depth) => [TREE.margin + column * TREE.x, TREE.margin + (depth + 1) * TREE.y];
   const [rootX, rootY] = at(0, -1);
   const edges = svg("g", { class: "edges" });
   const dots = svg("g", { class: "dots" });
+  const groups = [];
   let width = 0;
   let height = 0;
   nodes.forEach((node, i) => {
     const [fromX, fromY] = parents[i] === null ? [rootX, rootY] : at(columns[parents[i]], node.depth - 1);
-    const group = svg("g", { class: "branch " + node.event, "data-expansion": i });
+    const best = node.candidates.find((candidate) => candidate.index === node.chosen);
+    const group = svg("g", {
+      class: "branch " + node.event,
+      "data-expansion": i,
+      tabindex: i ? -1 : 0,
+      role: "button",
+      "aria-label": `Step ${node.depth + 1}, ${EVENTS[node.event]}; ${best ? describe(node, best) : "no candidate"}`,
+    });
     ranked(node).forEach((candidate, k) => {
       const [x, y] = at(columns[i] + k, node.depth);
       const role = candidate.index === node.chosen ? "chosen" : candidate.index === node.rejected ? "rejected" : "other";
@@ -61,7 +82,9 @@ function drawTree(nodes, describe, open) {
       width = Math.max(width, x);
       height = Math.max(height, y);
     });
+    groups.push(group);
     group.addEventListener("click", () => open(i));
+    group.addEventListener("keydown", (event) => steer(event, groups, i, open));
     dots.append(group);
   });
   const root = svg("circle", { class: "root", cx: rootX, cy: rootY, r: 5 });
@@ -72,8 +95,8 @@ function drawTree(nodes, describe, open) {
       viewBox: `0 0 ${size.join(" ")}`,
       width: size[0],
       height: size[1],
-      role: "img",
-      "aria-label": `Tree of ${nodes.length} expansions; the list has the same, step by step`,
+      role: "group",
+      "aria-label": `Tree of ${nodes.length} expansions: arrow keys go from one to the next, Enter opens it in the list`,
     },
     edges,
     root,

@@ -17,6 +17,7 @@ from psr.curation.annotator.client import Annotator
 from psr.curation.annotator.dry_run import estimate
 from psr.curation.annotator.http import duration, retry_after
 from psr.curation.annotator.settings import AnnotatorError, Endpoint
+from psr.errors import PSRError
 from tests.curation.annotator.endpoint import Failure, FakeEndpoint, serving
 from tests.recipes.tiny_run import environment
 
@@ -162,5 +163,5 @@ def test_a_dry_run_counts_distinct_requests_and_shows_some():
 
 def test_settings_that_cannot_work_are_named():
     for settings, message in (({"url": "localhost"}, "annotator.url"), ({"concurrency": 0}, "annotator.concurrency")):
-        with pytest.raises(AnnotatorError, match=message):
+        with pytest.raises(PSRError, match=message):
             Endpoint(**{"url": "http://h/v1", "model": "m", **settings})

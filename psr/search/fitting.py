@@ -1,0 +1,55 @@
+"""Problems that are too long for the model's context: found before a search, named, and left out or refused.
+
+Knows the reasoning prompt and the context that a model folder states. Does not know engines: a server may be set to a
+shorter context, and says so itself.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from psr.errors import UsageError
+from psr.policy.tokenizer import check_folder
+from psr.prompts.encoder import Encoder
+from psr.records import Problem
+
+TooLong = Literal["skip", "error"]
+SHOWN = 10
+"""Ids that a message names."""
+
+
+def fitting(
+    problems: Sequence[Problem],
+    encoder: Encoder,
+    folder: str | Path,
+    source: str | Path,
+    too_long: TooLong = "skip",
+    say: Callable[[str], None] = print,
+) -> list[Problem]:
+    """The problems whose prompt leaves room for an answer; `say` is given a line that names the others.
+
+    Raises:
+        UsageError: there are others and `too_long` is "error", or no problem fits.
+    """
+    context = context_of(folder)
+    lengths = [len(encoder.reason(problem.problem)) for problem in problems]
+    kept = [problem for problem, length in zip(problems, lengths, strict=True) if length < context]
+    if len(kept) == len(problems):
+        return kept
+    others = [problem.id for problem, length in zip(problems, lengths, strict=True) if length >= context]
+    named = ", ".join(map(repr, others[:SHOWN])) + (", ..." if len(others) > SHOWN else "")
+    line = (
+        f"{source}: {len(others)} of {len(problems)} problems are too long: a prompt of {max(lengths)} tokens "
+        f"leaves no room in the model's context of {context} tokens: {named}"
+    )
+    if too_long == "error" or not kept:
+        raise UsageError(f"{line}: shorten the prompt template, drop them or use a model with a longer context")
+    say(f"{line}. They are left out")
+    return kept
+
+
+def context_of(folder: str | Path) -> int:
+    """Tokens of the model's context, as its config.json states them."""
+    config = json.loads((check_folder(folder) / "config.json").read_text(encoding="utf-8"))
+    return int(config.get("text_config", config)["max_position_embeddings"])

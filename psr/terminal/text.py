@@ -1,0 +1,19 @@
+"""Text that somebody else wrote, made safe for a terminal. Knows characters only."""
+
+import unicodedata
+
+ACTING = ("Cc", "Cf", "Cs")
+"""Categories of characters that a terminal obeys, or that change how their neighbours are shown: control characters,
+format characters (those that turn the direction of text among them), surrogates."""
+
+
+def printable(text: str) -> str:
+    """The text with line breaks as they are, tabs as spaces, and every other acting character spelled out.
+
+    A model may write escape sequences that set the window's title, hide text or ask the terminal to type an answer.
+    """
+    return "".join(one if one == "\n" or unicodedata.category(one) not in ACTING else spelled(one) for one in text)
+
+
+def spelled(one: str) -> str:
+    return "    " if one == "\t" else f"\\x{ord(one):02x}" if ord(one) < 256 else f"\\u{ord(one):04x}"
