@@ -28,8 +28,9 @@ help: ## print this list
 
 venv: $(STAMP) ## create .venv and install psr into it
 
-demo: $(STAMP) ## run the quickstart recipe: M1 to M4 on a CPU
+demo: $(STAMP) ## run the quickstart recipe: M1 to M4 on a CPU; OPEN=1 opens the report
 	$(BIN)/psr run configs/quickstart --run-dir $(DEMO_DIR) $(ARGS)
+	$(if $(OPEN),$(BIN)/python -m webbrowser "file://$(abspath $(DEMO_DIR))/report/report.html")
 
 test: $(STAMP) ## run the tests, without the slow ones
 	$(BIN)/python -m pytest $(ARGS)

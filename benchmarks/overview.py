@@ -15,7 +15,6 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from psr.files.jsonl import read_appended
 from psr.records import StepNode, Trajectory, trajectory_from_json
 from psr.run.folder import RunFolder
 
@@ -31,7 +30,7 @@ def main() -> None:
     figure = Figure(figsize=(11, 3.9), layout="constrained")
     accuracy, tree = figure.subplots(1, 2, width_ratios=(2, 3))
     draw_accuracy(accuracy, json.loads(RESULTS.read_text()))
-    traces = [trajectory_from_json(row) for row in read_appended(RunFolder(options.run).traces(2))]
+    traces = [trajectory_from_json(line) for line in RunFolder(options.run).traces(2).read_bytes().splitlines()]
     draw_tree(tree, max((one for one in traces if one.finished), key=variety))
     figure.savefig(options.out, dpi=110)
     print(options.out)

@@ -99,6 +99,7 @@ def stand_in(name: str, policy: Path) -> None:
         write_jsonl(path, [{"id": str(i), **ROW} for i in range(4)])
     elif path.parent.name == "models" and not path.is_absolute() and not path.exists():
         shutil.copytree(policy, path)
+        (path / "chat_template.jinja").write_text("{% for turn in messages %}{{ turn.content }}{% endfor %}")
 
 
 def arguments_of(

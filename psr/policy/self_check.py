@@ -24,7 +24,7 @@ from psr.trees.packing import GroupTree, PlannedRow, Row, Unit, build_row
 from psr.trees.scoring import row_logprobs
 from psr.trees.step_tree import Sample
 
-TRUNK, BRANCH = 4, 8
+TRUNK, BRANCH = 3, 5
 """Tokens of the tree: what a model of billions of parameters computes on a CPU in about a second."""
 LONGEST_BRANCH = 40
 """Branches are longer where that brings a sliding window into play."""

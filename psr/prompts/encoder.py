@@ -45,7 +45,8 @@ class Encoder:
             )
         separator, marker = self.prompts.step_separator, self.prompts.step_marker
         ids = self.plain("x" + separator + marker + "x")
-        if marker and all(self.text(ids[:end]) != "x" + separator for end in range(len(ids))):
+        before = self.text(self.plain("x" + separator))
+        if marker and all(self.text(ids[:end]) != before for end in range(len(ids) + 1)):
             raise StepBoundaryError(
                 f"the tokenizer joins the step separator {separator!r} and the step marker {marker!r} into one token: "
                 "choose a prompts.step_marker that starts a token"

@@ -43,16 +43,25 @@ def benchmarks(runs: Sequence[Run]) -> Item:
         return Missing("benchmarks", title, "psr evaluate")
     names = list(dict.fromkeys(row["benchmark"] for _, row in rows))
     lines: dict[tuple[str, ...], dict[str, str]] = {}
+    no_box: dict[tuple[str, ...], list[float]] = {}  # of each line, over its benchmarks
     for run, row in rows:
         method = row["method"] if row["width"] == 1 else f"{row['method']} {row['width']}"
         name = joined(run_name(run, runs), row["model"])
         lines.setdefault((name, method), {})[row["benchmark"]] = with_interval(row["accuracy"], row["graded"])
+        if row.get("no_box") is not None:
+            no_box.setdefault((name, method), []).append(row["no_box"])
         if row.get("average") is not None:
             average = lines.setdefault((name, f"average of {row['width']}"), {})
             average[row["benchmark"]] = with_interval(row["average"], row["graded"])
-    body = tuple((*line, *(cells.get(name, "–") for name in names)) for line, cells in lines.items())
-    caption = "Accuracy in percent with its 95% interval (Wilson), of the problems that have a reference answer."
-    return Table("benchmarks", title, caption, ("model", "method", *names), body)
+    body = tuple(
+        (*line, *(cells.get(name, "–") for name in names), shown(max(no_box.get(line, []), default=None)))
+        for line, cells in lines.items()
+    )
+    caption = (
+        "Accuracy in percent with its 95% interval (Wilson), of the problems that have a reference answer. No box: the "
+        "most finished solutions on one benchmark, in percent, that box no answer and are wrong for that alone."
+    )
+    return Table("benchmarks", title, caption, ("model", "method", *names, "no box"), body)
 
 
 def comparisons(runs: Sequence[Run]) -> Item:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from psr.evaluation.statistics import wilson_interval
+from psr.evaluation.statistics import box_remark, wilson_interval
 from psr.report.charts import Chart, Number, Series, Table, percent, signed, with_interval
 from psr.report.runs import Run
 
@@ -227,7 +227,13 @@ def results(runs: Sequence[Run]) -> Table:
             ends = [y for y in (mean.y[0], mean.y[-1]) if y is not None] if mean.y else []
             gain_cell = signed(ends[-1] - ends[0]) if ends else "–"
             rows.append((members[0].label, "mean", *(cells.get(name, "–") for name in names), gain_cell))
-    caption = "Greedy accuracy in percent: of a run with its 95% interval (Wilson), of a mean ± its standard error."
+    remarks = [box_remark(f"{run.label}, {model['name']}", model.get("no_box")) for run in runs for model in run.models]
+    caption = " ".join(
+        [
+            "Greedy accuracy in percent: of a run with its 95% interval (Wilson), of a mean ± its standard error.",
+            *(f"{remark[0].upper()}{remark[1:]}." for remark in remarks if remark),
+        ]
+    )
     return Table("results", "Results", caption, ("run", "seed", *names, "gain"), tuple(rows))
 
 
@@ -237,6 +243,7 @@ def details(run: Run, title: str = "Every model") -> Table:
         "greedy": share("accuracy"),
         "search": share("search_accuracy"),
         "judge": share("judge_accuracy"),
+        "no box": share("no_box"),
         "steps": lambda run, model: model.get("steps_per_solution"),
         "tokens/step": lambda run, model: model.get("step_length_tokens"),
     }

@@ -56,7 +56,7 @@ class RecipeFile(TypedDict):
 
     name: Text
     stages: Annotated[list[StageFile], MinLen(1)]
-    variables: NotRequired[dict[str, str]]
+    variables: NotRequired[dict[str, str | int | float | bool]]
     folders: NotRequired[dict[str, str]]
 
 
@@ -221,7 +221,7 @@ def read_variables(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, str
     unknown = sorted(given.keys() - values.keys())
     if unknown:
         raise UsageError(f"--set.{unknown[0]}: the recipe has no such variable, only {', '.join(values) or 'none'}")
-    values |= {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
+    values = {name: value if isinstance(value, str) else json.dumps(value) for name, value in (values | given).items()}
     for name in folders:
         if values[name] == HUB:
             continue

@@ -12,10 +12,10 @@ from psr.files.jsonl import read_json, write_json
 COLUMNS = {
     "accuracy": "greedy",
     "interval": "95%",
-    "no_box": "no\nbox",
     "search_accuracy": "search",
     "judge_accuracy": "judge",
     "pairs": "pairs",
+    "no_box": "no\nbox",
     "steps_per_solution": "steps",
     "step_length_tokens": "tokens\n/step",
 }
@@ -62,7 +62,7 @@ def results_table(results: dict[str, Any]) -> Table:
     if accepted := results.get("accepted_changes"):
         title += f"\n{len(accepted)} changes of settings accepted on the way, see results.json"
     seconds_of = ("search\ns", "train\ns", "eval\ns")
-    table = Table("model", *COLUMNS.values(), *seconds_of, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table("model", *COLUMNS.values(), *seconds_of, title=title, box=SIMPLE_HEAD, padding=0)
     for model in results["models"]:
         cells = [_cell(name, _figure(model, name)) for name in COLUMNS]
         seconds = [_cell("seconds", model["seconds"].get(part)) for part in ("search", "train", "evaluate")]
@@ -79,6 +79,8 @@ def _figure(model: dict[str, Any], name: str) -> Any:
 def _cell(name: str, value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or "-"
-    if name.endswith("accuracy") or name == "no_box":
+    if name.endswith("accuracy"):
         return f"{100 * value:.1f}"
+    if name == "no_box":
+        return f"{100 * value:.0f}"
     return f"{value:.0f}" if isinstance(value, int) or name == "seconds" else f"{value:.2f}"

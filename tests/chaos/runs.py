@@ -1,6 +1,5 @@
 """Runs of the tiny recipe that something is done to, and what has to be the same in the end."""
 
-import json
 import os
 import signal
 import subprocess
@@ -77,7 +76,7 @@ def searched(folder: Path, number: int) -> int:
 def pairs(folder: Path, number: int) -> list[StepPair]:
     """The step pairs that made M(number), by problem."""
     lines = (folder / "iterations" / f"{number:02d}" / "traces.jsonl").read_text().splitlines()
-    found = [trajectory_from_json(json.loads(line)) for line in lines]
+    found = [trajectory_from_json(line) for line in lines]
     assert len({one.problem.id for one in found}) == len(found), "a problem was searched twice"
     return [pair for one in sorted(found, key=lambda one: one.problem.id) for pair in step_pairs(one)]
 

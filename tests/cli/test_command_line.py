@@ -351,6 +351,7 @@ def test_a_stage_that_fails_ends_a_real_run_with_its_message_alone(run_dir: Path
     assert failed.stderr.splitlines()[-1].startswith("psr: data/test.jsonl, line 13: not JSON")
     after = contents(run_dir)
     assert json.loads(after.pop("stages.json"))["test"]["seconds"] is None, "begun, and not done"
+    assert json.loads(after.pop("iterations/01/seconds.json")), "what M1 took is on record with the stages"
     assert after == {name: content for name, content in before.items() if name != "stages.json"}
     test.write_bytes(whole)
     mended = subprocess.run(called, env=environment(), capture_output=True, text=True)

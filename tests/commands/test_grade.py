@@ -1,5 +1,7 @@
 """`psr grade`: what it writes and says of predictions of any system, and that it agrees with the other commands."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,15 @@ def test_solutions_are_graded_as_the_commands_that_solve_do(file: Path, encoder:
     theirs = [row for _, row in located_objects(file.with_name("graded.jsonl"))]
     assert [(one["correct"], one["rule"]) for one in outcomes] == [(row["right"], row["rule"]) for row in theirs]
     assert summarize(outcomes)["no_box"] == pytest.approx(3 / 8)
+
+
+def test_it_needs_neither_torch_nor_transformers(file: Path):
+    script = (
+        "import sys; from pathlib import Path; from psr.commands.grade import grade; "
+        f"grade(Path({str(file)!r})); print({{'torch', 'transformers', 'datasets', 'pyarrow'}} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("set()\n")
 
 
 @pytest.mark.parametrize(

@@ -264,6 +264,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         *[
             (r"\sqrt{2}", r"\sqrt{3}"),
             (r"\sqrt{x^2}", "x"),
+            (r"\frac{x}{10^{30}}", r"\frac{x}{10^{31}}"),
             ("x+1", "x+2"),
             ("1-2i", "1+2i"),
             ("X+1", "x+1"),

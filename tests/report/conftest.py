@@ -109,7 +109,7 @@ ANALYSES: dict[str, dict[str, Any]] = {
     "evaluation": {
         "results": [
             {"model": model, "benchmark": "test", "method": method, "width": width, "problems": 20, "graded": 20}
-            | {"no_gold": [], "accuracy": 0.65, "average": average}
+            | {"no_gold": [], "accuracy": 0.65, "no_box": 0.25, "average": average}
             for model in ("M1", "M2")
             for method, width, average in (("greedy", 1, None), ("majority", 4, 0.6))
         ]

@@ -45,7 +45,7 @@ def test_roll_backs_are_shares_of_the_expansions(make_run: MakeRun):
     rolled, tied = by_model.roll_backs(runs).series
     assert rolled.x == ("M2", "M3") and rolled.y == (25.0, 25.0) and tied.y == (25.0, 25.0)
     assert by_model.pairs(runs).series[0].y == (4, 4)
-    assert by_model.details(runs[0]).rows[1][6:9] == ("4", "4", "28")
+    assert by_model.details(runs[0]).rows[1][7:10] == ("4", "4", "28")
 
 
 def test_training_is_drawn_in_parts_and_breaks_where_an_iteration_begins(make_run: MakeRun):
@@ -103,9 +103,9 @@ def test_analyses_that_were_made_are_shown(measured_run: Path):
     items: dict[str, Any] = {item.key: item for section in sections(runs) for item in section.items}
     assert not [item for item in items.values() if isinstance(item, Missing)]
     assert items["benchmarks"].rows[:3] == (
-        ("M1", "greedy", "65.0 (43.3–81.9)"),
-        ("M1", "majority 4", "65.0 (43.3–81.9)"),
-        ("M1", "average of 4", "60.0 (38.7–78.1)"),
+        ("M1", "greedy", "65.0 (43.3–81.9)", "25.0"),
+        ("M1", "majority 4", "65.0 (43.3–81.9)", "25.0"),
+        ("M1", "average of 4", "60.0 (38.7–78.1)", "–"),
     )
     assert items["comparisons"].rows == (("M1 to M2", "test", "greedy", "20", "−5.0", "−20.0 to +10.0"),)
     assert items["judges"].rows == (("M0", "pairwise, 3-shot", "50.0 (29.9–70.1)", "40.0", "12.5", "–", "30.0"),)

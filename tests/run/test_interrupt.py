@@ -11,7 +11,7 @@ from psr.processes.stopping import INTERRUPTED
 from tests.chaos.runs import assert_same, before_the_loop, recipe, searched, start, stop
 from tests.recipes.tiny_run import LIMIT, finished_run
 
-SLOWLY = "--data.init_args.concurrency 1"
+SLOWLY = "--data.init_args.concurrency 1 --data.init_args.engine.init_args.max_batch 1"
 LAUNCH = "torchrun --standalone --nproc-per-node 2 --no-python"
 TWO = f"{SLOWLY} --trainer.strategy ddp --trainer.devices 2 --trainer.callbacks+=callbacks.preemption.Preemption"
 

@@ -55,5 +55,5 @@ def test_the_table_shows_shares_in_percent_and_gaps_as_dashes(tmp_path: Path):
     assert "quickstart," in lines[0] and "7," in lines[0]
     first = next(line for line in lines if "M1" in line)
     second = next(line for line in lines if "M2" in line)
-    assert first == ["M1", "62.5", "58-67", "25.0", "-", "100.0", "0", "-", "-", "1", "2", "-"]
-    assert second == ["M2", "10.0", "-", "-", "-", "-", "1234", "3.46", "12", "1", "2", "-"]
+    assert first == ["M1", "62.5", "58-67", "-", "100.0", "0", "25", "-", "-", "1", "2", "-"]
+    assert second == ["M2", "10.0", "-", "-", "-", "1234", "-", "3.46", "12", "1", "2", "-"]

@@ -12,6 +12,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from psr.engines.base import EngineError
+from psr.policy.reading import one_line
 from psr.policy.self_check import WRONG
 
 FIRST_SLOTS = 1024
@@ -40,8 +41,10 @@ def kv_shape(model: PreTrainedModel) -> KVShape:
     try:
         model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), past_key_values=cache)
         kept = [(layer.keys, layer.values) for layer in cache.layers if isinstance(layer, DynamicLayer)]
-    except WRONG:  # a model that has no use for such a cache
-        kept = []
+    except WRONG as error:  # a model that has no use for such a cache
+        raise EngineError(
+            f"the in-process engine cannot serve {model.config.model_type}: {one_line(error)}; use the SGLang engine"
+        ) from error
     shapes = {(*keys.shape, *values.shape) if keys is not None and values is not None else () for keys, values in kept}
     if len(kept) < len(cache.layers) or len(shapes) != 1 or () in shapes:
         raise EngineError(
