@@ -165,6 +165,7 @@ def sft(model: str, shape: str, row_tokens: int) -> dict[str, float]:
     train_with_psr(SFTModule(model, lr=1e-5), plan)
     seconds = train_with_psr(SFTModule(model, lr=1e-5), plan)
     cost = Cost.of(load_policy(model))
+    assert cost is not None
     flops = sum(cost.row(build_row(row)) for row in plan.rows)
     tokens = sum(map(len, samples))
     peak = peak_flops(torch.device("cuda"), None) if torch.cuda.is_available() else None

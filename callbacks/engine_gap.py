@@ -50,13 +50,10 @@ class EngineGap(Callback):
             return row_logprobs(policy, row, temperature=temperature)
 
         found = []
-        training = pl_module.training
-        pl_module.eval()
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             for row in (dataset[number].to(pl_module.device) for number in numbers):
                 sums = row.completion_sums(pl_module(row, tempered).double()).view(-1, 2)[:, 0]
                 found += gaps(row, sums, data.engine_logprobs)
-        pl_module.train(training)
         if not found:
             return
         kl, gap = torch.tensor(found, device=pl_module.device).mean(0)

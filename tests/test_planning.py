@@ -97,7 +97,8 @@ def saved_bytes(model: Any, tokens: int) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
         ids = torch.arange(tokens)[None] % 40
-        kept = model(input_ids=ids, use_cache=False, **attention_arguments(torch.full((tokens,), tokens)))
+        mask = attention_arguments(torch.full((tokens,), tokens), torch.arange(tokens))
+        kept = model(input_ids=ids, use_cache=False, **mask)
     assert kept is not None
     return sum(storages.values())
 

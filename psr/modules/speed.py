@@ -25,16 +25,20 @@ class Cost:
     pair: float
 
     @classmethod
-    def of(cls, policy: PreTrainedModel) -> "Cost":
+    def of(cls, policy: PreTrainedModel) -> "Cost | None":
         """Two for every weight in the forward pass, two for the gradient of its input, two for its own if it has one.
 
         The embedding is looked up, and the head is computed where a completion is predicted. Of a pair: a product for
-        its score and one for its value, each with two more in the backward pass, over the width of all heads.
+        its score and one for its value, each with two more in the backward pass, over the width of all heads. None for
+        a model that is laid out otherwise: how many of its experts a token meets is not seen from their shapes.
         """
         head = policy.get_output_embeddings()
         linear = [module for module in policy.modules() if isinstance(module, nn.Linear)]
         costs = {one: (6 if one.weight.requires_grad else 4) * one.in_features * one.out_features for one in linear}
         width = sum(m.in_features for name, m in policy.named_modules() if name.endswith("self_attn.o_proj"))
+        counted = {id(m.weight) for m in policy.modules() if isinstance(m, nn.Linear | nn.Embedding)}
+        if not width or any(p.ndim > 1 and id(p) not in counted for p in policy.parameters()):
+            return None
         scored = costs.pop(head)
         return cls(sum(costs.values()), scored, 12 * width)
 
@@ -55,7 +59,7 @@ def peak_flops(device: torch.device, peak_tflops: float | None) -> float | None:
 class Speed:
     """Counts rows and time from one optimizer step to the next. The clock stands still while something else is done."""
 
-    cost: Cost
+    cost: Cost | None
     peak: float | None
     tokens: int = 0
     flops: float = 0.0
@@ -68,7 +72,8 @@ class Speed:
             self.started = time.perf_counter()
         self.watch.see(len(row.token_ids))
         self.tokens += len(row.token_ids)
-        self.flops += self.cost.row(row)
+        if self.cost is not None:
+            self.flops += self.cost.row(row)
 
     def pause(self) -> None:
         """What comes now is no training."""
@@ -81,7 +86,7 @@ class Speed:
         now = time.perf_counter()
         seconds = now - self.started
         figures = {"tokens_per_second": self.tokens / seconds}
-        if self.peak is not None:
+        if self.peak is not None and self.cost is not None:
             figures["mfu"] = self.flops / seconds / self.peak
         if device.type == "cuda":
             figures["gpu_gb_allocated"] = torch.cuda.max_memory_allocated(device) / 1e9

@@ -68,5 +68,6 @@ def test_it_is_logged_before_the_first_step(llama: Path, monkeypatch: pytest.Mon
     module = StepDPOModule(str(llama), lr=1e-1)
     trainer.fit(module, row_loader(plan_rows(pair_groups(pairs, random.Random(0)), 1, 4096), trainer))
     assert trainer.global_step == 3
+    assert module.policy is not None and not module.policy.training, "no dropout, as before"
     assert trainer.logged_metrics["train/engine_kl"] < 1e-6
     assert trainer.logged_metrics["train/engine_gap"] < 1e-5

@@ -17,6 +17,7 @@ from psr.policy.lora import add_adapters
 from psr.policy.lora_settings import LoRA
 from psr.trees.attention import use_tree_attention
 from psr.trees.scoring import CHUNK, row_logprobs
+from tests.families import RIGHT, make_model
 from tests.modules.test_sft import SAMPLES, SOME_ROWS, plan
 from tests.modules.test_step_dpo import QUIET
 from tests.trees.test_step_tree import random_pairs, row_of
@@ -30,6 +31,7 @@ def test_flops_are_those_of_the_layers_that_torch_counts(llama: Path, lora: LoRA
         add_adapters(policy, lora)
     row = row_of(*(random_pairs(random.Random(seed)) for seed in range(3)))
     cost = Cost.of(policy)
+    assert cost is not None
     with FlopCounterMode(display=False) as counter:
         row_logprobs(policy, row).sum().backward()
     by_layer = counter.get_flop_counts()["Global"]
@@ -41,6 +43,12 @@ def test_flops_are_those_of_the_layers_that_torch_counts(llama: Path, lora: LoRA
     # With adapters alone nothing needs the gradient of the first layer's input.
     assert products - again == pytest.approx(expected, rel=0.05 if lora else 0.01)
     assert cost.pair == 12 * 2 * 32
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mixtral"])
+def test_a_model_whose_operations_are_not_counted_has_no_utilisation(name: str):
+    """GPT-2's layers are no linear ones of torch, and the experts of a mixture are one tensor."""
+    assert Cost.of(make_model(*RIGHT[name])) is None
 
 
 def test_every_token_of_an_optimizer_step_counts_once(llama: Path):
