@@ -58,6 +58,9 @@ def load_policy(
     model = read_model(check_folder(folder), dtype, quantized)
     if quantized is None:
         torch.nn.Module.to(model, device)
+    for layer in quantized_layers(model).values():
+        # Or a forward pass on a CPU in eval mode would pack the weights anew, for good, and none could be merged.
+        layer.support_avx512bf16_for_cpu = False
     for name, value in model.state_dict().items():
         check_finite(name, value, folder)
     return model

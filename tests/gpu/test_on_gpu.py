@@ -34,10 +34,19 @@ from tests.trees.test_step_tree import random_pairs, row_of
 GPU = torch.device("cuda")
 
 
-@pytest.fixture(params=["qwen2", "llama", "gemma"])
+TOLD: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": 6},
+    "gemma2": {"sliding_window": 6, "query_pre_attn_scalar": 32, "attn_logit_softcapping": 2.0},
+    "gpt_oss": {"sliding_window": 6, "num_local_experts": 4, "num_experts_per_tok": 2},
+}
+"""Families that tell their attention of a window, a soft-cap of the scores, sinks."""
+
+
+@pytest.fixture(params=["qwen2", "llama", "gemma", *TOLD])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A small policy of each family, wide enough for the kernel."""
-    shape = {**TINY, "hidden_size": 128, "num_attention_heads": 6, "head_dim": 32, "num_key_value_heads": 2}
+    shape = {**TINY, "hidden_size": 192, "num_attention_heads": 6, "head_dim": 32, "num_key_value_heads": 2}
+    shape |= TOLD.get(request.param, {})
     tokenizer = build_tokenizer()
     torch.manual_seed(0)
     export_policy(new_policy(request.param, shape, tokenizer), tokenizer, tmp_path / "policy")

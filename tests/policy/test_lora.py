@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from psr.policy.folder import empty_trainable, export_policy, load_policy, load_trainable
 from psr.policy.lora import adapted_layers, adapters_off, add_adapters, merged_state
 from psr.policy.lora_settings import BaseDType, LoRA, LoRAError
-from psr.policy.self_check import check_written
+from psr.policy.self_check import check_policy, check_written
 from psr.policy.tiny_tokenizer import build_tokenizer
 from psr.policy.tokenizer import PolicyError, load_tokenizer
 from psr.trees.attention import use_tree_attention
@@ -145,6 +145,23 @@ def test_a_base_in_four_bits_is_trained_and_exported_as_a_plain_model(
     with torch.autocast("cpu", torch.bfloat16):
         got = logprobs(use_tree_attention(exported))
         assert (got - logprobs(ours)).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "nf4"])
+def test_a_fit_on_a_frozen_base_passes_its_checks(
+    llama: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerBase, dtype: BaseDType
+):
+    """In the type of the base: what is trained is the model, and the export is what was trained."""
+    if dtype == "nf4":
+        pytest.importorskip("bitsandbytes")
+    ours = with_adapters(llama, dtype)
+    assert ours.dtype == torch.bfloat16
+    check_policy(ours, llama, lambda row, score: score(ours, row), ours.dtype)
+    export_policy(ours, tokenizer, tmp_path / "M2")
+    check_written(ours, tmp_path / "M2")
+    export_policy(load_policy(llama), tokenizer, tmp_path / "M1")
+    with pytest.raises(PolicyError, match="does not compute what was trained"):
+        check_written(ours, tmp_path / "M1")
 
 
 def test_without_adapters_what_is_exported_is_the_policys_own_state(llama: Path):
