@@ -122,7 +122,7 @@ class StepPair:
     chosen_ids: tuple[int, ...]
     rejected_ids: tuple[int, ...]
     margin: int
-    chosen_logprob: float | None = None
+    chosen_logprob: float | None = field(default=None, compare=False)  # rounded by what it was computed beside
 
 
 def step_pairs(trajectory: Trajectory, min_margin: int = 1) -> list[StepPair]:
