@@ -21,7 +21,7 @@ export WANDB_MODE ?= offline
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow sglang test-sglang lint wheel clean
+.PHONY: help venv demo test test-slow sglang test-sglang gpu lint wheel clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ sglang: $(SGLANG_STAMP) ## create .venv-sglang with an SGLang server that runs w
 
 test-sglang: $(STAMP) $(SGLANG_STAMP) ## run the tests against a real SGLang server
 	$(BIN)/python -m pytest -m sglang $(ARGS)
+
+gpu: $(STAMP) ## prove on one GPU what a CPU cannot: tests, the quickstart's loop, speed; writes gpu.json
+	$(BIN)/python benchmarks/gpu.py --json gpu.json $(ARGS)
 
 lint: $(STAMP) ## check style, format and types
 	$(BIN)/ruff check .
@@ -64,7 +67,7 @@ $(STAMP): pyproject.toml requirements-cpu.lock
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@if nvidia-smi -L >/dev/null 2>&1; then \
 		echo "An NVIDIA GPU was found: installing the newest releases that pyproject.toml allows."; \
-		$(BIN)/pip install -e '.[$(EXTRAS)]'; \
+		$(BIN)/pip install -e '.[$(EXTRAS),qlora]'; \
 	else \
 		echo "No NVIDIA GPU was found: installing requirements-cpu.lock."; \
 		{ $(BIN)/pip install --no-deps --retries 0 --timeout 30 --extra-index-url $(TORCH_CPU_INDEX) \

@@ -36,7 +36,7 @@ from psr.engines.local import LocalEngine
 from psr.errors import PSRError
 from psr.modules.sft import SFTModule
 from psr.policy.folder import export_policy, load_trainable, new_policy
-from psr.policy.lora import LoRA
+from psr.policy.lora_settings import LoRA
 from psr.policy.self_check import check_policy, gradient_difference, layer_windows, sequence_logprobs, small_tree
 from psr.policy.tiny_tokenizer import build_tokenizer
 from psr.trees.packing import Plan, Unit, plan_rows

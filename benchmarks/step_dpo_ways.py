@@ -23,6 +23,7 @@ from psr.trees.packing import Group, Plan, plan_rows
 from psr.trees.step_tree import Sample
 
 BETA, RATE, BETAS = 0.1, 1e-5, (0.9, 0.95)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def as_step_trees(job: Job) -> dict[str, Any]:
 
 def pair_by_pair(job: Job) -> dict[str, Any]:
     """Every completion with its whole prefix, alone: no padding, no sharing; logits where a completion is predicted."""
-    policy, loss, losses = load_policy(job.model).train(), StepDPOLoss(BETA), []
+    policy, loss, losses = load_policy(job.model, device=DEVICE).train(), StepDPOLoss(BETA), []
     optimizer = torch.optim.AdamW(policy.parameters(), lr=RATE, betas=BETAS, weight_decay=0.0)
     pairs = pairs_of(job)
     started = time.perf_counter()
@@ -79,7 +80,7 @@ def pair_by_pair(job: Job) -> dict[str, Any]:
         batch, total = range(start, min(start + job.batch, len(pairs))), 0.0
         for number in batch:
             sums = torch.stack([completion_logprob(policy, side) for side in pairs[number]])
-            lengths = torch.tensor([[len(side.completion_ids) for side in pairs[number]]])
+            lengths = torch.tensor([[len(side.completion_ids) for side in pairs[number]]], device=DEVICE)
             one = loss(Preferences(sums[None], reference[number][None], lengths))[0].sum() / len(batch)
             one.backward()
             total += one.item()
@@ -93,8 +94,8 @@ def pair_by_pair(job: Job) -> dict[str, Any]:
 
 def completion_logprob(policy: PreTrainedModel, sample: Sample) -> Tensor:
     """log p(completion | prompt), float32: a scalar."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        ids = torch.tensor([[*sample.prompt_ids, *sample.completion_ids]])
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
+        ids = torch.tensor([[*sample.prompt_ids, *sample.completion_ids]], device=DEVICE)
         hidden = policy.base_model(input_ids=ids, use_cache=False).last_hidden_state[0, len(sample.prompt_ids) - 1 : -1]
         logits = policy.get_output_embeddings()(hidden)
     return -torch.nn.functional.cross_entropy(logits.float(), torch.tensor(sample.completion_ids), reduction="sum")
@@ -121,7 +122,7 @@ def by_trl(job: Job, micro_batch: int) -> dict[str, Any]:
             folder, beta=BETA, learning_rate=RATE, adam_beta1=BETAS[0], adam_beta2=BETAS[1], max_grad_norm=CLIP,
             lr_scheduler_type="constant", warmup_steps=0, num_train_epochs=1, per_device_train_batch_size=micro_batch,
             gradient_accumulation_steps=job.batch // micro_batch, precompute_ref_log_probs=True, max_length=None,
-            gradient_checkpointing=False, bf16=True, use_cpu=True, train_sampling_strategy="sequential",
+            gradient_checkpointing=False, bf16=True, use_cpu=DEVICE == "cpu", train_sampling_strategy="sequential",
             logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
         )  # fmt: skip
         started = time.perf_counter()  # the reference's log-probabilities are computed when the trainer is made

@@ -3,7 +3,8 @@
     epoch n begins    the DataModule lets M(n) search and judge new problems, and serves its step pairs
                       the StepDPOModule resets reference and optimizer
     epoch n           the engine sleeps; step-wise DPO on those pairs
-    epoch n ends      this callback exports the policy as M(n + 1) and hands its weights to the engine
+    epoch n ends      this callback exports the policy as M(n + 1), has the trainer give back what memory it can, and
+                      hands the weights to the engine
 
 Lightning's order of hooks decides what goes where: `train_dataloader()` of an epoch runs before `on_train_epoch_start`,
 so the engine must have the weights that search by the end of the previous epoch.
@@ -13,6 +14,7 @@ import asyncio
 import sys
 import time
 from contextlib import ExitStack
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -74,14 +76,26 @@ class SelfRewardingLoop(Callback):
         self.started = time.monotonic()
         asyncio.run(loop_data(trainer).engine.sleep())  # a colocated engine's memory goes to the trainer
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self._spent(trainer, "reference")
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, StepDPOModule)
         data, number = loop_data(trainer), trainer.current_epoch + 2  # epoch 0 trains M2
-        if trainer.is_global_zero:
-            add_seconds(data.run.iteration(number), "train", time.monotonic() - self.started)
+        self._spent(trainer, "train")
         pl_module.export(data.run.model(number))
+        pl_module.rest()  # on every rank: the first one's server may use the GPUs of all
         data.ranks.wait()  # other ranks load the folder that rank 0 has just written
         asyncio.run(data.serve(number))
+        self._spent(trainer, "export")
+
+    def _spent(self, trainer: Trainer, part: str) -> None:
+        """What the iteration has done since the last call was `part` of it."""
+        now = time.monotonic()
+        if trainer.is_global_zero:
+            add_seconds(loop_data(trainer).run.iteration(trainer.current_epoch + 2), part, now - self.started)
+        self.started = now
 
 
 def loop_data(trainer: Trainer) -> SelfRewardingDataModule:

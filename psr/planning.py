@@ -11,11 +11,17 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from psr.bounds import Nucleus, Positive, Weight, bounded
+from psr.policy.lora import add_adapters
+from psr.policy.lora_settings import BaseDType, LoRA
 from psr.policy.sharding import COLUMNS, ROWS
 from psr.trees.scoring import CHUNK
 
 MASTER = 4
 """Bytes of a float32 weight, and of its gradient; AdamW's two moments take twice as much."""
+LOW = 2
+"""Bytes of a bfloat16 element."""
+NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8
+"""Bytes of a weight in 4 bits: with a byte for every 64 of them, and a float32 for every 256 of those bytes."""
 GB = 1e9
 
 
@@ -77,6 +83,10 @@ class Layout:
         row_tokens: tokens of a micro-batch (a packed row).
         checkpoint_activations: keep only the inputs of the layers.
         cpu_offload: shards and optimizer state are in host memory.
+        autocast: float32 weights are cast to `compute_bytes` for every use, and kept so for the backward pass.
+        adapters: elements that are trained where the weights are frozen; 0 where the weights are trained.
+        rank: of the adapters.
+        base: what frozen weights are held in.
     """
 
     gpus: int
@@ -86,6 +96,10 @@ class Layout:
     row_tokens: int
     checkpoint_activations: bool
     cpu_offload: bool
+    autocast: bool = False
+    adapters: int = 0
+    rank: int = 0
+    base: BaseDType = "float32"
 
     @property
     def data_parallel(self) -> int:
@@ -111,19 +125,23 @@ def memory(arch: Architecture, layout: Layout) -> Memory:
     # Embeddings, norms and the head are sharded by FSDP but not divided by tensor parallelism.
     held = divided / (split * tp) + (arch.total - divided) / split
     on_gpu = 0.0 if layout.cpu_offload else held
-    parts = {
-        "weights, float32": MASTER * on_gpu,
-        "gradients, float32": MASTER * on_gpu,
-        "optimizer, two moments": 2 * MASTER * on_gpu,
-    }
+    trained = layout.adapters / split if layout.adapters else on_gpu
+    parts = {"weights, float32": MASTER * on_gpu}
+    if layout.adapters:
+        parts = {f"weights, frozen, {layout.base}": frozen_bytes(arch, layout.base) * on_gpu / arch.total}
+        parts["weights, adapters, float32"] = MASTER * trained
+    parts |= {"gradients, float32": MASTER * trained, "optimizer, two moments": 2 * MASTER * trained}
+    if layout.autocast and layout.base == "float32":
+        parts["weights, cast"] = layout.compute_bytes * arch.total
     if layout.sharded:
         layer = arch.divided / tp + arch.whole
         # Two layers, as FSDP gathers the next one while the current one computes.
         parts["gathered: two layers, head"] = layout.compute_bytes * (2 * layer + arch.head)
         # Unsharded gradients in the compute dtype, and the float32 copy that is reduce-scattered.
         parts["gradients of a layer or the head, whole"] = (layout.compute_bytes + MASTER) * max(layer, arch.head)
-    inputs = layout.row_tokens * arch.hidden * arch.layers * layout.compute_bytes
-    one_layer = layout.row_tokens * layer_activations(arch, tp, layout.compute_bytes)
+    wide = layout.autocast and layout.base == "float32"  # embeddings and norms, and what is added up, are not cast
+    inputs = layout.row_tokens * arch.hidden * arch.layers * (MASTER if wide else layout.compute_bytes)
+    one_layer = layout.row_tokens * layer_activations(arch, tp, layout.compute_bytes, wide, layout.rank)
     kept, every = inputs + one_layer, arch.layers * one_layer
     name = "activations, checkpointed" if layout.checkpoint_activations else "activations"
     parts[name] = kept if layout.checkpoint_activations else every
@@ -135,43 +153,73 @@ def memory(arch: Architecture, layout: Layout) -> Memory:
     return Memory(parts, other)
 
 
-def layer_activations(arch: Architecture, tp: int, element: int) -> float:
-    """Bytes per token that a layer keeps for its backward pass.
+def layer_activations(arch: Architecture, tp: int, element: int, autocast: bool = False, rank: int = 0) -> float:
+    """Bytes per token that a layer keeps for its backward pass; with a `rank`, all its linear layers have adapters.
 
     Both norms keep their input in float32 and their normalized input twice; attention keeps queries, keys, values,
     output and a float32 log-sum-exp per head; the MLP its gate, the activation of that, the other branch and their
-    product.
+    product. Under autocast the normalized inputs are float32, and there is a cast copy of each. An adapter keeps what
+    it has projected down, and those of a norm's output share a copy of it.
     """
     # Norms compute on whole hidden states on every rank; heads and the MLP's width are divided by tensor parallelism.
     norms = 2 * (2 * element + MASTER) * arch.hidden
+    if rank:
+        norms += 2 * element * arch.hidden
+    elif autocast:
+        norms += (4 * (MASTER - element) + element) * arch.hidden
     attention = element * (2 * arch.hidden + 2 * arch.key_value) + MASTER * arch.heads
-    return norms + (attention + 4 * element * arch.intermediate) / tp
+    adapters = len((*COLUMNS, *ROWS)) * element * rank
+    return norms + adapters + (attention + 4 * element * arch.intermediate) / tp
+
+
+def frozen_bytes(arch: Architecture, base: BaseDType) -> float:
+    """Bytes of all weights where none is trained; only those of the layers are ever quantized."""
+    if base == "nf4":
+        layers = arch.layers * (arch.divided + arch.whole)
+        return NF4 * layers + LOW * (arch.total - layers)
+    return (MASTER if base == "float32" else LOW) * arch.total
+
+
+def adapter_elements(config_file: Path, lora: LoRA) -> int:
+    """How many elements the adapters of a model have."""
+    config = AutoConfig.from_pretrained(str(config_file), local_files_only=True)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+        assert isinstance(model, PreTrainedModel)
+        add_adapters(model, lora)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 @dataclass(frozen=True)
 class Server:
-    """A colocated server, on the GPUs that train: it holds its memory during a search and releases it for training.
+    """A colocated engine, on the GPUs that train: it holds its memory during a search and releases it for training.
 
     Args:
         gpus: GPUs that share a copy of the model.
         fraction: share of a GPU's memory for weights and KV cache.
         element: bytes of a weight and of an element of the KV cache.
+        cache: bytes of the KV cache on each GPU, where that is what is set, and not the fraction.
     """
 
     gpus: int
     fraction: float
     element: int
+    cache: float | None = None
 
 
 def serving_memory(arch: Architecture, layout: Layout, server: Server, gpu_memory: float) -> Memory:
-    """What a GPU holds during a search: the server's share, and the trainer's weights and optimizer state.
+    """What a GPU holds during a search: the server's share, and of the trainer its weights; sharded, its moments, too.
 
     A negative cache means that the share is too small for the weights.
     """
     weights = server.element * arch.total / server.gpus
-    resting = ("weights, float32", "optimizer, two moments")
-    kept = {f"trainer: {name}": size for name, size in memory(arch, layout).parts.items() if name in resting}
-    return Memory({"server: weights": weights, "server: cache": server.fraction * gpu_memory * GB - weights, **kept})
+    cache = server.fraction * gpu_memory * GB - weights if server.cache is None else server.cache
+    resting = {name: size for name, size in memory(arch, layout).parts.items() if name.startswith("weights")}
+    resting.pop("weights, cast", None)
+    if layout.sharded:
+        resting["optimizer, two moments"] = memory(arch, layout).parts["optimizer, two moments"]
+    kept = {f"trainer: {name}": size for name, size in resting.items()}
+    return Memory({"server: weights": weights, "server: cache": cache, **kept})
 
 
 def cached_tokens(arch: Architecture, server: Server, cache: float) -> float:

@@ -109,7 +109,12 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class StepPair:
-    """A preference at one prefix: the prompt is the problem and the chosen steps so far (equation 6)."""
+    """A preference at one prefix: the prompt is the problem and the chosen steps so far (equation 6).
+
+    Args:
+        chosen_logprob: the engine's log-probability of `chosen_ids`, of final steps: others were cut out of a longer
+            completion, whose log-probability it is.
+    """
 
     problem_id: str
     depth: int
@@ -117,6 +122,7 @@ class StepPair:
     chosen_ids: tuple[int, ...]
     rejected_ids: tuple[int, ...]
     margin: int
+    chosen_logprob: float | None = field(default=None, compare=False)  # rounded by what it was computed beside
 
 
 def step_pairs(trajectory: Trajectory, min_margin: int = 1) -> list[StepPair]:
@@ -124,11 +130,12 @@ def step_pairs(trajectory: Trajectory, min_margin: int = 1) -> list[StepPair]:
     pairs = []
     prompt = trajectory.prompt_ids
     for node in trajectory.kept:
-        chosen = node.candidates[node.chosen].token_ids
-        rejected = node.candidates[node.rejected].token_ids
+        best, rejected = node.candidates[node.chosen], node.candidates[node.rejected].token_ids
+        logprob = best.logprob if best.final else None
         if node.margin >= max(min_margin, 1):
-            pairs.append(StepPair(trajectory.problem.id, node.depth, prompt, chosen, rejected, node.margin))
-        prompt = prompt + chosen
+            name = trajectory.problem.id
+            pairs.append(StepPair(name, node.depth, prompt, best.token_ids, rejected, node.margin, logprob))
+        prompt = prompt + best.token_ids
     return pairs
 
 

@@ -200,11 +200,14 @@ def test_a_fit_is_planned_at_its_own_size(
     """Its model is made on the meta device: of the recipes for GPUs with the published shapes, else as the stand-in."""
     _, *options = arguments_of(recipe, stage, overlay, run_dir, llama)
     real = recipe / "architecture.json"
-    planned(["plan", *options, "--architecture", str(real if real.exists() else llama / "config.json")])
+    memory = "24" if str(overlay).startswith("24gb") else "80"
+    architecture = str(real if real.exists() else llama / "config.json")
+    planned(["plan", *options, "--plan.gpu_memory", memory, "--architecture", architecture])
     said = capsys.readouterr().out
     gpus = {"qwen2.5-math-7b": 8, "qwen2.5-math-72b": 32}.get(recipe.name, 1)
-    several = {"4-nodes": 32, "8-nodes": 64}.get(str(overlay), gpus)
-    assert f"on {several} GPUs" in said and "it fits" in said
+    if overlay is not None:
+        gpus = {"4-nodes": 32, "8-nodes": 64, "one-gpu": 1, "one-gpu-in-process": 1}.get(overlay, gpus)
+    assert f"on {gpus} GPUs of {memory} GB" in said and "it fits" in said
 
 
 def assert_is_on_top(on_top: dict[str, Any], config: dict[str, Any]) -> None:

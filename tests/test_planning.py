@@ -1,5 +1,6 @@
 """The plan against the published architectures: every figure is derived here anew, by other means."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ from psr.planning import (
     Guess,
     Layout,
     Server,
+    adapter_elements,
     cached_tokens,
+    frozen_bytes,
     iteration_work,
     layer_activations,
     memory,
     serving_memory,
 )
+from psr.policy.lora import add_adapters
+from psr.policy.lora_settings import LoRA
 from psr.trees.attention import attention_arguments, use_tree_attention
 from tests.recipes.tiny_run import ROOT
 
@@ -92,26 +97,87 @@ def saved_bytes(model: Any, tokens: int) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
         ids = torch.arange(tokens)[None] % 40
-        kept = model(input_ids=ids, **attention_arguments(torch.full((tokens,), tokens)))
+        mask = attention_arguments(torch.full((tokens,), tokens), torch.arange(tokens))
+        kept = model(input_ids=ids, use_cache=False, **mask)
     assert kept is not None
     return sum(storages.values())
 
 
-def test_a_layers_activations_are_what_autograd_keeps():
-    """Measured on a small model of the same kind: the difference that one more layer makes."""
-    tokens, shape = (
-        512,
-        {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 8, "num_key_value_heads": 2},
-    )
-    kept = []
-    for layers in (1, 3):
+@pytest.mark.parametrize(
+    ("dtype", "autocast", "rank"),
+    [
+        (torch.bfloat16, False, 0),  # as a sharded layer is gathered
+        (torch.float32, True, 0),
+        (torch.float32, True, 16),
+        (torch.bfloat16, True, 16),
+        (torch.bfloat16, True, 64),
+    ],
+)
+def test_a_layers_activations_are_what_autograd_keeps(dtype: torch.dtype, autocast: bool, rank: int):
+    """Measured on a small model of the same kind: what one more layer adds for every further token."""
+    shape = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 8, "num_key_value_heads": 2}
+    kept = {}
+    for layers, tokens in product((1, 3), (256, 512)):
         config = AutoConfig.for_model(
             "qwen2", vocab_size=64, num_hidden_layers=layers, max_position_embeddings=512, **shape
         )
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-        kept.append(saved_bytes(use_tree_attention(model).base_model, tokens))
+        model = use_tree_attention(AutoModelForCausalLM.from_config(config, dtype=dtype))
+        if rank:
+            add_adapters(model, LoRA(rank))
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            kept[layers, tokens] = saved_bytes(model.base_model, tokens)
+    per_token = (kept[3, 512] - kept[1, 512] - kept[3, 256] + kept[1, 256]) / 2 / 256
     arch = Architecture("", 0, 1, 0, 0, 0, 256, 1024, 8, 64, 64)
-    assert (kept[1] - kept[0]) / 2 == pytest.approx(tokens * layer_activations(arch, 1, 2), rel=0.15)
+    assert per_token == pytest.approx(layer_activations(arch, 1, 2, autocast and not rank, rank), rel=0.01)
+
+
+ONE_GPU = ROOT / "configs" / "qwen2.5-math-1.5b"
+
+
+def test_one_gpu_trains_all_weights_of_a_small_model_or_adapters_of_a_larger_one():
+    arch = Architecture.of(ONE_GPU / "architecture.json")
+    _, untied = parameters(1536, 8960, 28, 12, 2, 151936)
+    assert arch.total == untied - 151936 * 1536 == 1_543_714_304, "1.54B on the model card, with a tied head"
+    whole = memory(arch, Layout(1, 1, False, 2, 4096, True, False, autocast=True)).parts
+    assert sum(whole[f"{name}, float32"] for name in ("weights", "gradients")) == 8 * arch.total
+    assert whole["optimizer, two moments"] == 8 * arch.total and whole["weights, cast"] == 2 * arch.total
+    assert whole["activations, checkpointed"] > 4096 * 1536 * 28 * 4, "what is added up is float32"
+    for base, size in (("float32", 4.0), ("bfloat16", 2.0)):
+        adapters = adapter_elements(ONE_GPU / "architecture.json", LoRA(rank=64))
+        assert adapters == 28 * 64 * (4 * 1536 + 2 * (1536 + 256) + 3 * (1536 + 8960))
+        parts = memory(arch, Layout(1, 1, False, 2, 4096, True, False, True, adapters, 64, base)).parts  # type: ignore[arg-type]
+        assert parts[f"weights, frozen, {base}"] == size * arch.total
+        assert parts["gradients, float32"] * 2 == parts["optimizer, two moments"] == 8 * adapters
+
+
+def test_four_bits_are_what_bitsandbytes_makes_of_a_layer():
+    """A weight, the byte of each 64 of them, the float32 of 256 such bytes; embeddings and head stay in bfloat16."""
+    arch = Architecture.of(SEVEN / "architecture.json")
+    layer, total = parameters(*PUBLISHED[SEVEN])
+    quantized = 28 * layer
+    expected = quantized / 2 + quantized / 64 + 4 * quantized / 64 / 256 + 2 * (total - quantized)
+    assert frozen_bytes(arch, "nf4") == pytest.approx(expected)
+    assert 5.4e9 < expected < 5.7e9
+
+
+def test_a_trainer_that_rests_holds_its_weights_alone():
+    arch = Architecture.of(ONE_GPU / "architecture.json")
+    layout = Layout(1, 1, False, 2, 4096, True, False, autocast=True)
+    in_process = serving_memory(arch, layout, Server(1, 0.0, 2, cache=8e9), 80)
+    assert in_process.total == pytest.approx(2 * arch.total + 8e9 + 4 * arch.total)
+    server = serving_memory(arch, layout, Server(1, 0.5, 2), 80)
+    assert server.total == pytest.approx(40e9 + 4 * arch.total)
+
+
+def test_24_gb_are_not_enough_for_all_weights():
+    with pytest.raises(SystemExit, match=r"does not fit: .* plan\.gpu_memory 24"):
+        plan(str(ONE_GPU / "self_rewarding.yaml"), "--plan.gpu_memory", "24")
+
+
+def test_a_cache_that_does_not_fit_beside_the_trainer_is_refused():
+    name = "data.engine.init_args.cache_gib"
+    with pytest.raises(SystemExit, match=rf"does not fit: .* during a search, .* Lower {name}"):
+        plan(str(ONE_GPU / "self_rewarding.yaml"), f"--{name}", "70")
 
 
 def test_requests_and_tokens_of_an_iteration():

@@ -17,7 +17,12 @@ from psr.cli.spelling import spelled
 from tests.recipes.tiny_run import ROOT
 
 README = ROOT / "README.md"
-GUIDES = [README, ROOT / "benchmarks" / "README.md", *sorted(ROOT.glob("psr/*/README.md")), *sorted(ROOT.glob("configs/*/README.md"))]
+GUIDES = [
+    README,
+    ROOT / "benchmarks" / "README.md",
+    *sorted(ROOT.glob("psr/*/README.md")),
+    *sorted(ROOT.glob("configs/*/README.md")),
+]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 SHELL = ("", "bash", "sh", "shell", "console")
 

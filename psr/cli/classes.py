@@ -10,6 +10,7 @@ from lightning import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
 
+import callbacks.engine_gap
 import callbacks.evaluation
 import callbacks.preemption
 import callbacks.report_figures

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psr.errors import PSRError
-from psr.policy.lora import LoRA
+from psr.policy.lora_settings import LoRA
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -19,6 +19,7 @@ from psr.curation.annotated import SCHEMA, EFTData, usable_pairs
 from psr.curation.annotator.settings import Endpoint
 from psr.curation.eft import verified_pairs
 from psr.curation.prm800k import rated_pairs, read_trajectories
+from psr.curation.sources import located
 from psr.engines.base import Engine
 from psr.errors import NoPairsError
 from psr.files.jsonl import DataError, append_row, read_appended
@@ -140,6 +141,7 @@ def prm800k(
 
 def read_pairs(ratings: Path) -> list[dict[str, Any]]:
     """The pairs of a file that holds pairs, or rated trajectories."""
+    ratings = Path(located(str(ratings)))
     if not is_table(ratings) or "chosen" not in read_table(ratings, [], ["chosen"])[0]:
         return [pair for trajectory in read_trajectories(ratings) for pair in rated_pairs(trajectory)]
     return [{"id": f"{ratings.stem}/{i}", **row} for i, row in enumerate(read_rows(ratings, Pair))]

@@ -13,21 +13,25 @@ from rich.table import Table
 from psr.errors import UsageError
 from psr.planning import (
     GB,
+    LOW,
     MASTER,
     Architecture,
     Guess,
     Layout,
     Memory,
     Server,
+    adapter_elements,
     cached_tokens,
     iteration_work,
     memory,
     serving_memory,
 )
+from psr.policy.lora_settings import LoRA
 
 ARCHITECTURE = "architecture.json"
 SHARDED = "psr.policy.sharding.ShardedStrategy"
 SGLANG = "psr.engines.sglang.SGLangEngine"
+LOCAL = "psr.engines.local.LocalEngine"
 
 
 def plan(config: Any) -> None:
@@ -39,12 +43,13 @@ def plan(config: Any) -> None:
     console = Console()
     console.print(f"{arch.name}: {arch.total:,} parameters, on {layout.gpus} GPUs of {guess.gpu_memory:g} GB")
     console.print(memory_table(needs))
-    console.print(f"  a checkpoint: {3 * MASTER * arch.total / GB:.0f} GB; an exported model in bfloat16: ", end="")
-    console.print(f"{2 * arch.total / GB:.1f} GB")
+    console.print(f"  a checkpoint: {3 * MASTER * (layout.adapters or arch.total) / GB:.1f} GB; ", end="")
+    low = layout.sharded or layout.base != "float32"
+    console.print(f"an exported model: {(LOW if low else MASTER) * arch.total / GB:.1f} GB")
     if "problems_per_iteration" in config.data.init_args:
         console.print(work_table(config.data.init_args, guess))
     room = guess.gpu_memory * guess.usable
-    if (server := server_of(config.data.init_args)) is not None:
+    if (server := server_of(config)) is not None:
         searching = serving_memory(arch, layout, server, guess.gpu_memory)
         console.print(memory_table(searching, "on each GPU, in a search"))
     if needs.total / GB > room:
@@ -59,12 +64,17 @@ def plan(config: Any) -> None:
     console.print(f"it fits: {needs.total / GB:.1f} of {room:.1f} GB on each GPU")
 
 
-def server_of(data: Any) -> Server | None:
-    """The server that shares the trainer's GPUs; None if there is none, or if SGLang chooses its share."""
-    engine = data.get("engine")
-    if not engine or engine.class_path != SGLANG or not engine.init_args.get("colocated"):
+def server_of(config: Any) -> Server | None:
+    """The engine that shares the trainer's GPUs; None if there is none, or if SGLang chooses its share."""
+    engine = config.data.init_args.get("engine")
+    if not engine or config.trainer.accelerator == "cpu":
         return None
-    launch = engine.init_args.get("launch")
+    settings = engine.init_args
+    if engine.class_path == LOCAL and settings.device != "cpu":
+        return Server(1, 0.0, MASTER if settings.dtype == "float32" else LOW, settings.cache_gib * 2**30)
+    if engine.class_path != SGLANG or not settings.get("colocated"):
+        return None
+    launch = settings.get("launch")
     if not launch or launch.get("memory_fraction") is None:
         return None
     return Server(launch.get("tp", 1), launch["memory_fraction"], 4 if launch.get("dtype") == "float32" else 2)
@@ -72,16 +82,17 @@ def server_of(data: Any) -> Server | None:
 
 def check_server(searching: Memory, server: Server, room: float) -> None:
     """Raises UsageError if the server has no room for its weights or a cache, or the trainer none beside it."""
-    name = "data.engine.init_args.launch"
+    launch = "data.engine.init_args.launch"
     if searching.parts["server: cache"] <= 0:
         raise UsageError(
-            f"{name}.memory_fraction {server.fraction:g} leaves no cache: the weights alone are "
-            f"{searching.parts['server: weights'] / GB:.1f} GB on each GPU. Raise it, or {name}.tp"
+            f"{launch}.memory_fraction {server.fraction:g} leaves no cache: the weights alone are "
+            f"{searching.parts['server: weights'] / GB:.1f} GB on each GPU. Raise it, or {launch}.tp"
         )
     if searching.total / GB > room:
+        setting = f"{launch}.memory_fraction" if server.cache is None else "data.engine.init_args.cache_gib"
         raise UsageError(
             f"this does not fit: {searching.total / GB:.1f} GB on each GPU during a search, and there are {room:.1f}. "
-            f"Lower {name}.memory_fraction, or take more GPUs"
+            f"Lower {setting}, or take more GPUs"
         )
 
 
@@ -116,6 +127,8 @@ def layout_of(config: Any) -> Layout:
     settings = {} if isinstance(strategy, str) else strategy.init_args
     sharded = not isinstance(strategy, str) and strategy.class_path == SHARDED
     low = settings.get("compute_dtype") == "bfloat16" if sharded else str(trainer.precision).startswith("bf16")
+    lora = config.model.init_args.get("lora")
+    adapters = LoRA(**lora.as_dict()) if lora else None
     layout = Layout(
         gpus=trainer.devices * trainer.num_nodes,
         tensor_parallel=settings.get("tensor_parallel_size", 1) if sharded else 1,
@@ -124,6 +137,10 @@ def layout_of(config: Any) -> Layout:
         row_tokens=config.data.init_args.row_tokens,
         checkpoint_activations=config.model.init_args.checkpoint_activations,
         cpu_offload=bool(settings.get("cpu_offload", False)) if sharded else False,
+        autocast=low and not sharded,
+        adapters=adapter_elements(architecture_file(config), adapters) if adapters else 0,
+        rank=adapters.rank if adapters else 0,
+        base=adapters.dtype if adapters else "float32",
     )
     if layout.gpus % layout.tensor_parallel:
         raise UsageError(

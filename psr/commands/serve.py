@@ -50,8 +50,7 @@ def serve(
     """
     key = secret("key_env", key_env)
     if engine == "local":
-        precision = "float32" if dtype == "auto" else dtype
-        asyncio.run(serve_chat(check_folder(model), LocalEngine(precision), port, host, key))
+        asyncio.run(serve_chat(check_folder(model), LocalEngine(dtype, device=device), port, host, key))
         return
     launch = Launch(command, device, dtype, tp, dp, memory_fraction, args=args or [])
     words = serve_command(launch, check_folder(model).resolve(), port, "default", host)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from psr.curation.sources import find_source, hub_rows
+from psr.curation.sources import find_source, hub_rows, located
 from psr.files.jsonl import DataError
 from psr.files.kinds import Completion, Pair, PRM800KRated, PRM800KStep, Rated
 from psr.files.rows import checked
@@ -40,11 +40,12 @@ class RatedTrajectory:
 
 
 def read_trajectories(path: str | Path) -> list[RatedTrajectory]:
-    """The trajectories of a file in any of the formats, or of a hub set ("prm800k" for short).
+    """The trajectories of a file in any of the formats, or of a hub set ("prm800k" for short, or as `located`).
 
     Raises:
         DataError: no such file or set, or a row of another shape.
     """
+    path = located(str(path))
     rows = located_rows(path) if is_table(path) else _hub(path)
     return [_trajectory(where, number, row) for number, (where, row) in enumerate(rows)]
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal
 
 from psr.answers import extract_boxed
@@ -17,9 +18,11 @@ from psr.curation import arithmetic
 from psr.files.jsonl import DataError
 from psr.files.kinds import SourceRow
 from psr.files.rows import checked
-from psr.files.tables import is_table, located_rows
+from psr.files.tables import ENDINGS, is_table, located_rows
 
 FIELDS = ("id", "problem", "solution", "answer")
+HUB = "hub"
+"""Stands where a folder may stand: the sets come from the hub."""
 CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
@@ -76,10 +79,34 @@ BENCHMARKS = ("gsm8k-test", "math-test", "math500", "gaokao2023en", "olympiadben
 
 
 def find_source(source: str | Source) -> Source:
-    """The source given by a short name, a file's path, a hub name, or a Source itself."""
+    """The source given by a short name, a file's path, a hub name, or a Source itself. Raises as `located`."""
     if isinstance(source, Source):
         return source
-    return KNOWN.get(source, Source(source))
+    place = located(source)
+    return KNOWN.get(place, Source(place))
+
+
+def located(source: str) -> str:
+    """A short name with a place: "hub/gsm8k" is the set on the hub, gsm8k, and "DIR/gsm8k" a file in a folder.
+
+    The file is gsm8k.jsonl, gsm8k.jsonl.gz or gsm8k.parquet, in psr's own columns. So a recipe names its sets once, and
+    whether they come from the hub or from a folder is one setting of it. Anything else is returned as it is.
+
+    Raises:
+        DataError: the folder has no such file.
+    """
+    place, _, name = source.rpartition("/")
+    if name not in KNOWN or not place:
+        return source
+    if place == HUB:
+        return name
+    if not Path(place).is_dir():  # as in "openai/gsm8k", a hub name
+        return source
+    files = [Path(place) / f"{name}{ending}" for ending in ENDINGS]
+    for file in files:
+        if file.is_file():
+            return str(file)
+    raise DataError(f"no {' or '.join(file.name for file in files)} in {place}: put one there, or give data=hub")
 
 
 def read_source(source: str | Source) -> Iterator[dict[str, str]]:

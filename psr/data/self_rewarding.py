@@ -98,6 +98,7 @@ class SelfRewardingDataModule(LightningDataModule):
         self.prm = prm
         self.prompts, self.too_long, self.left_out = prompts or Prompts(), too_long, 0
         self.searchers, self.ranks = searchers, Ranks()
+        self.engine_logprobs: dict[int, float] = {}  # by the number of the pair, where the engine's is the step's own
         self.most_pairs: int | None = None
         self.scratch: tempfile.TemporaryDirectory[str] | None = None
 
@@ -180,6 +181,7 @@ class SelfRewardingDataModule(LightningDataModule):
         trajectories = [searched[problem.id] for problem in problems]  # not in the order in which they were finished
         pairs = [pair for trajectory in trajectories for pair in step_pairs(trajectory, self.min_margin)]
         pairs = pairs[: self.most_pairs]
+        self.engine_logprobs = {i: pair.chosen_logprob for i, pair in enumerate(pairs) if pair.chosen_logprob}
         if self.ranks.first:
             summary = {**search_summary(trajectories, len(pairs)), "left_out": self.left_out}
             write_json(self.run.iteration(number) / "search.json", summary)

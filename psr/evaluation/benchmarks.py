@@ -6,7 +6,7 @@ Knows columns and names; how answers are compared is `psr.evaluation.rules`'.
 from itertools import islice
 from pathlib import Path
 
-from psr.curation.sources import KNOWN, Source, find_source, hub_rows, limited, read_source
+from psr.curation.sources import KNOWN, Source, find_source, hub_rows, limited, located, read_source
 from psr.files.kinds import GoldRow
 from psr.files.problems import check_ids, gold_problem
 from psr.files.rows import checked, read_rows
@@ -33,6 +33,7 @@ def read_benchmark(name: str, limit: int | None = None) -> list[GoldProblem]:
     Raises:
         DataError: as `read_rows` and `read_source`, or an id that occurs twice.
     """
+    name = located(name)
     if is_table(name):
         rows = read_rows(name, GoldRow, limit)
     else:

@@ -4,9 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from psr.files.jsonl import DataError, located_objects, pick, write_jsonl
 from psr.files.whole import replacing
 
@@ -32,6 +29,9 @@ def located_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise DataError(f"{path}: not a file of rows; its name must end in one of {', '.join(ENDINGS)}")
     if not path.is_file():
         raise DataError(f"{path}: no such file")
+    import pyarrow as pa  # here, since most files are JSONL, and who reads those need not wait for it
+    import pyarrow.parquet as pq
+
     try:
         rows = pq.read_table(path).to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -63,6 +63,9 @@ def write_table(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     if path.suffix == ".jsonl":
         write_jsonl(path, rows)
     elif path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         with replacing(path) as partial:
             pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), partial)
     else:

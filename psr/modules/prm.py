@@ -10,10 +10,10 @@ from torch import Tensor
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryRecall, BinarySpecificity
 from transformers import PreTrainedModel
 
-from psr.bounds import Share, Weight, bounded
+from psr.bounds import Positive, Share, Weight, bounded
 from psr.data.prm import PRMDataModule
 from psr.modules.sft import SFTModule
-from psr.policy.lora import LoRA
+from psr.policy.lora_settings import LoRA
 from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.prm import PRMEncoder
 from psr.trees.packing import Row
@@ -32,6 +32,7 @@ class PRMModule(SFTModule):
         minus_weight: weight of "-" labels in the loss; people rate few steps as bad.
         lora: train low-rank adapters instead of all weights; what is exported has them merged.
         checkpoint_activations: recompute each layer in the backward pass, which takes less memory and more time.
+        peak_tflops: what a GPU can do in bfloat16, for `train/mfu`; found by its name if not given.
     """
 
     @bounded("model")
@@ -45,8 +46,9 @@ class PRMModule(SFTModule):
         minus_weight: Weight = 1.0,
         lora: LoRA | None = None,
         checkpoint_activations: bool = False,
+        peak_tflops: Positive | None = None,
     ) -> None:
-        super().__init__(model, export_to, lr, warmup_share, weight_decay, lora, checkpoint_activations)
+        super().__init__(model, export_to, lr, warmup_share, weight_decay, lora, checkpoint_activations, peak_tflops)
         self.save_hyperparameters()
         self.minus_weight = minus_weight
         self.labels = PRMEncoder(load_tokenizer(model)).labels

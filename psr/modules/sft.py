@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from psr.bounds import Share, Weight, bounded
+from psr.bounds import Positive, Share, Weight, bounded
 from psr.data.switches import dev_run
 from psr.modules.schedule import warmup_cosine
 from psr.modules.training import RowModule
-from psr.policy.lora import LoRA
+from psr.policy.lora_settings import LoRA
 from psr.trees.packing import Row
 from psr.trees.scoring import row_hits
 
@@ -30,6 +30,7 @@ class SFTModule(RowModule):
         weight_decay: AdamW's decoupled weight decay.
         lora: train low-rank adapters instead of all weights; what is exported has them merged.
         checkpoint_activations: recompute each layer in the backward pass, which takes less memory and more time.
+        peak_tflops: what a GPU can do in bfloat16, for `train/mfu`; found by its name if not given.
     """
 
     @bounded("model")
@@ -42,8 +43,9 @@ class SFTModule(RowModule):
         weight_decay: Weight = 0.0,
         lora: LoRA | None = None,
         checkpoint_activations: bool = False,
+        peak_tflops: Positive | None = None,
     ) -> None:
-        super().__init__(model, lr, warmup_share, weight_decay, lora, checkpoint_activations)
+        super().__init__(model, lr, warmup_share, weight_decay, lora, checkpoint_activations, peak_tflops)
         self.save_hyperparameters()
         self.export_to = export_to
         self.val_loss, self.val_accuracy = MeanMetric(), MeanMetric()

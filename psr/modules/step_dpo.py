@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from psr.bounds import Share, Weight, bounded
+from psr.bounds import Positive, Share, Weight, bounded
 from psr.data.rows import PlannedRows
 from psr.modules.losses import PreferenceLoss, Preferences, StepDPOLoss, kl_estimate
 from psr.modules.reference import reference_logprobs
 from psr.modules.schedule import warmup_constant
 from psr.modules.training import RowModule
 from psr.policy.folder import load_trainable
-from psr.policy.lora import LoRA, adapters_off
+from psr.policy.lora import adapters_off
+from psr.policy.lora_settings import LoRA
 from psr.trees.packing import Row
 from psr.trees.scoring import row_logprobs
 
@@ -38,6 +39,7 @@ class StepDPOModule(RowModule):
         loss: which loss, its strength and extra terms.
         lora: train low-rank adapters instead of all weights; every exported M(n) has them merged.
         checkpoint_activations: recompute each layer in the backward pass, which takes less memory and more time.
+        peak_tflops: what a GPU can do in bfloat16, for `train/mfu`; found by its name if not given.
     """
 
     @bounded("model")
@@ -51,8 +53,9 @@ class StepDPOModule(RowModule):
         loss: PreferenceLoss | None = None,
         lora: LoRA | None = None,
         checkpoint_activations: bool = False,
+        peak_tflops: Positive | None = None,
     ) -> None:
-        super().__init__(model, lr, warmup_share, weight_decay, lora, checkpoint_activations)
+        super().__init__(model, lr, warmup_share, weight_decay, lora, checkpoint_activations, peak_tflops)
         self.save_hyperparameters(ignore=["loss"])
         self.reference, self.loss = reference, loss or StepDPOLoss()
         self.reference_logprobs: dict[int, Tensor] = {}
@@ -67,6 +70,7 @@ class StepDPOModule(RowModule):
 
     def on_train_epoch_start(self) -> None:
         """Reset the reference and, with it, the optimizer's state."""
+        super().on_train_epoch_start()
         # AdamW's moments are of the last iteration's loss, whose reference was another.
         self.trainer.optimizers[0].state.clear()
         loader = self.trainer.train_dataloader

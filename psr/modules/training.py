@@ -21,10 +21,12 @@ from psr.data.switches import dev_run
 from psr.modules import resuming
 from psr.modules.figures import StepFigures
 from psr.modules.finite import check_step
+from psr.modules.speed import Cost, Speed, peak_flops
 from psr.modules.standing import Standing
 from psr.policy.checkpoints import WholeCheckpoints
 from psr.policy.folder import empty_trainable, export_policy, load_trainable
-from psr.policy.lora import LoRA, adapters_off
+from psr.policy.lora import adapters_off
+from psr.policy.lora_settings import LoRA
 from psr.policy.self_check import check_export, check_policy, check_written, tree_row
 from psr.policy.sharding import ShardedStrategy, by_mesh, gradient_norm
 from psr.policy.tokenizer import PolicyError, check_folder, load_tokenizer
@@ -34,6 +36,9 @@ from psr.trees.step_tree import Sample
 
 # The policy is in it on purpose: it is trained without dropout.
 warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
+
+# Every row is counted on its way to the GPU, by the module; psr's DataModules have no hook of their own there.
+warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer`")
 
 
 class RowModule(LightningModule):
@@ -46,6 +51,7 @@ class RowModule(LightningModule):
         weight_decay: AdamW's decoupled weight decay.
         lora: train low-rank adapters instead of all weights.
         checkpoint_activations: recompute each layer in the backward pass, which takes less memory and more time.
+        peak_tflops: what a GPU can do in bfloat16, for `train/mfu`; found by its name if not given.
     """
 
     def __init__(
@@ -56,13 +62,15 @@ class RowModule(LightningModule):
         weight_decay: float,
         lora: LoRA | None,
         checkpoint_activations: bool,
+        peak_tflops: float | None,
     ) -> None:
         super().__init__()
         check_folder(model)
         self.model, self.lr, self.warmup_share, self.weight_decay = model, lr, warmup_share, weight_decay
         self.lora, self.checkpoint_activations = lora, checkpoint_activations
         self.policy: PreTrainedModel | None = None
-        self.figures = StepFigures()
+        self.figures, self.peak_tflops = StepFigures(), peak_tflops
+        self.speed: Speed | None = None
         self.rows: list[tuple[int, Tensor]] = []
 
     @property
@@ -125,6 +133,25 @@ class RowModule(LightningModule):
             if isinstance(callback, ModelCheckpoint):
                 callback.save_last = False
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Count what is trained on, while it is still the host's."""
+        assert self.policy is not None
+        if self.trainer.training and isinstance(batch, Row):
+            if self.speed is None:
+                self.speed = Speed(Cost.of(self.policy), peak_flops(self.device, self.peak_tflops))
+            self.speed.add(batch)
+        return batch
+
+    def on_train_epoch_start(self) -> None:
+        self._pause()
+
+    def on_validation_start(self) -> None:
+        self._pause()
+
+    def _pause(self) -> None:
+        if self.speed is not None:
+            self.speed.pause()
+
     def forward(self, row: Row, score: Callable[[PreTrainedModel, Row], Tensor] = row_logprobs) -> Tensor:
         """Log-probabilities of the row's scored tokens, or another `score` of them: (scored,)."""
         assert self.policy is not None
@@ -157,6 +184,19 @@ class RowModule(LightningModule):
         with adapters_off(self.policy), strategy.other_weights(self.policy, folder):
             return self(tree_row(samples, self.policy.device))
 
+    def rest(self) -> None:
+        """Lend a server on the same GPUs, at the end of an epoch, all that the next one makes anew.
+
+        What stays is what `psr plan` counts during a search. Gradients would otherwise live on until the next backward
+        pass, and torch would keep for itself what it has freed.
+        """
+        for optimizer in self.trainer.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+            if self.sharded is None:  # sharded checkpoints hold a complete state: it would only be made again
+                optimizer.state.clear()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def adamw(self) -> torch.optim.AdamW:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         fused = self.trainer.precision != "16-mixed"  # a fused step unscales gradients itself, after they were clipped
@@ -179,8 +219,9 @@ class RowModule(LightningModule):
         norm = gradient_norm([p.grad for p in parameters])
         figures = {**self.figures.take(self._over_ranks), "grad_norm": norm}
         self._check_finite(figures)
-        for name, value in figures.items():
-            self.log(f"train/{name}", value, prog_bar=name in ("loss", "accuracy"))
+        measured: dict[str, Any] = {**figures, **({} if self.speed is None else self.speed.take(self.device))}
+        for name, value in measured.items():
+            self.log(f"train/{name}", value, prog_bar=name in ("loss", "accuracy", "tokens_per_second", "mfu"))
         if gradient_clip_val and gradient_clip_algorithm == GradClipAlgorithmType.VALUE:
             torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
         elif gradient_clip_val:

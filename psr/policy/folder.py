@@ -3,17 +3,26 @@
 Knows transformers and adapters. Does not know losses, Lightning, engines or what the policy is asked.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.logging import disable_progress_bar
 
 from psr.files.whole import replacing
-from psr.policy.lora import LoRA, add_adapters, merged_state
+from psr.policy.lora import add_adapters, base_dtype, merged_state, quantization, quantized_layers
+from psr.policy.lora_settings import LoRA
 from psr.policy.reading import read_config, read_model
 from psr.policy.tokenizer import PolicyError, check_folder
 from psr.trees.attention import use_tree_attention
@@ -35,14 +44,23 @@ def not_finite(name: str, folder: str | Path) -> PolicyError:
 
 
 def load_policy(
-    folder: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    folder: str | Path,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    quantized: BitsAndBytesConfig | None = None,
 ) -> PreTrainedModel:
     """The model of a Hugging Face folder, in `dtype`, on `device`.
 
+    A `quantized` one has its linear layers in 4 bits, and is where transformers puts it: on the GPU of this process.
+
     Raises PolicyError where there is no model, where it cannot be read, or where a weight is not finite.
     """
-    model = read_model(check_folder(folder), dtype)
-    torch.nn.Module.to(model, device)
+    model = read_model(check_folder(folder), dtype, quantized)
+    if quantized is None:
+        torch.nn.Module.to(model, device)
+    for layer in quantized_layers(model).values():
+        # Or a forward pass on a CPU in eval mode would pack the weights anew, for good, and none could be merged.
+        layer.support_avx512bf16_for_cpu = False
     for name, value in model.state_dict().items():
         check_finite(name, value, folder)
     return model
@@ -70,14 +88,21 @@ def load_trainable(
 
     With `checkpoint_activations`, each layer is recomputed in the backward pass instead of keeping its activations.
     """
-    # In float32 whatever the folder holds: an update of lr 1e-6 would be lost in a bfloat16 weight.
-    return _trainable(load_policy(folder), lora, checkpoint_activations)
+    # What is trained is float32 whatever the folder holds: an update of lr 1e-6 would be lost in a bfloat16 weight.
+    frozen = torch.float32 if lora is None else base_dtype(lora)
+    return _trainable(load_policy(folder, frozen, quantized=quantization(lora)), lora, checkpoint_activations)
 
 
 def empty_trainable(
     folder: str | Path, lora: LoRA | None = None, checkpoint_activations: bool = False
 ) -> PreTrainedModel:
-    """The same policy on the meta device: its float32 weights have shapes and no memory; only config.json is read."""
+    """The same policy on the meta device: its float32 weights have shapes and no memory; only config.json is read.
+
+    Raises:
+        PolicyError: a frozen base in less than float32, which is for one GPU that holds all of it.
+    """
+    if lora is not None and lora.dtype != "float32":
+        raise PolicyError(f"model.lora.dtype is {lora.dtype!r}: sharded weights are float32; leave it out")
     config = read_config(check_folder(folder))
     with torch.device("meta"):
         policy = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -101,6 +126,19 @@ def _trainable(policy: PreTrainedModel, lora: LoRA | None, checkpoint_activation
     return policy
 
 
+def _unquantized(model: PreTrainedModel) -> PreTrainedModel:
+    """The model itself, or for one in 4 bits a model without weights that is otherwise the same."""
+    if not quantized_layers(model):
+        return model
+    config = copy.deepcopy(model.config)
+    del config.quantization_config
+    with torch.device("meta"):
+        twin = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    assert isinstance(twin, PreTrainedModel)
+    twin.generation_config = model.generation_config
+    return twin
+
+
 def export_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
     """Write a folder that transformers, SGLang and vLLM load; it appears under its name only when it is complete.
 
@@ -114,5 +152,5 @@ def export_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fo
     for name, value in weights.items():
         check_finite(name, value, folder)
     with replacing(folder) as partial:
-        model.save_pretrained(str(partial), state_dict=weights)
+        _unquantized(model).save_pretrained(str(partial), state_dict=weights)
         tokenizer.save_pretrained(str(partial))

@@ -1,45 +1,56 @@
 """LoRA with peft: adapters inside the policy, which remains a plain transformers model; merged on export.
 
-Knows peft and the policy. Does not know losses or Lightning.
+The weights beneath do not change, so they may be held in less than float32: in bfloat16, or in 4 bits (QLoRA, Dettmers
+et al. 2023, arXiv 2305.14314). Adapters, their gradients and the sums that merge them are float32 all the same.
+
+Knows peft, bitsandbytes' 4-bit layers and the policy. Does not know losses or Lightning.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear, LoraLayer
+from peft.tuners.tuners_utils import cast_adapter_dtype
+from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor
-from transformers import Conv1D, PreTrainedModel
+from transformers import BitsAndBytesConfig, Conv1D, PreTrainedModel
 
-from psr.bounds import Count, Positive, bounded
-from psr.errors import PSRError
+from psr.policy.lora_settings import LoRA, LoRAError
+from psr.policy.tokenizer import PolicyError
 
 ADAPTER = "default"
 LINEAR = (torch.nn.Linear, Conv1D)
-"""And nothing derived from them: what more a router or a quantized layer does, no merged weight would hold."""
+"""And nothing derived from them: what more a router does, no merged weight would hold."""
 
 
-class LoRAError(PSRError, ValueError):
-    """Adapters that cannot be had on this model; the message names the targets."""
+def base_dtype(lora: LoRA) -> torch.dtype:
+    """Of the frozen weights that are not quantized."""
+    return torch.float32 if lora.dtype == "float32" else torch.bfloat16
 
 
-@bounded("lora")
-@dataclass(frozen=True)
-class LoRA:
-    """Trains low-rank adapters (Hu et al. 2021, arXiv 2106.09685) instead of the weights.
+def quantization(lora: LoRA | None) -> BitsAndBytesConfig | None:
+    """What transformers needs to read a folder's weights into 4 bits; None where they are not quantized.
 
-    Args:
-        rank: rank of the adapters.
-        alpha: their output is scaled by alpha / rank.
-        targets: names of the modules that get one; "all-linear" means every linear layer but the head. Experts that a
-            model holds as one tensor are no linear layers, and get none.
+    Raises:
+        PolicyError: bitsandbytes is not installed.
     """
-
-    rank: Count = 16
-    alpha: Positive = 32.0
-    targets: list[str] | str = "all-linear"
+    if lora is None or lora.dtype != "nf4":
+        return None
+    if find_spec("bitsandbytes") is None:
+        raise PolicyError(
+            "model.lora.dtype is 'nf4', which needs bitsandbytes: pip install psr[qlora], or take bfloat16"
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
 
 
 def add_adapters(policy: PreTrainedModel, lora: LoRA) -> PreTrainedModel:
@@ -62,19 +73,23 @@ def add_adapters(policy: PreTrainedModel, lora: LoRA) -> PreTrainedModel:
         reason = " ".join(str(error).split())
         raise LoRAError(f"model.lora.targets is {lora.targets!r}, and {policy.config.model_type}: {reason}") from error
     check_mergeable(policy)
+    cast_adapter_dtype(policy, ADAPTER)  # peft makes them in the dtype of what lies beneath
     return policy
 
 
 def linear_layers(policy: PreTrainedModel) -> list[str]:
     """The names of the linear layers but the head."""
-    head = policy.get_output_embeddings()
-    return [name for name, one in policy.named_modules() if type(one) in LINEAR and one is not head]
+    head, packed = policy.get_output_embeddings(), quantized_layers(policy)
+    plain = [name for name, one in policy.named_modules() if type(one) in LINEAR and one is not head]
+    return [*plain, *packed]
 
 
 def check_mergeable(policy: PreTrainedModel) -> None:
     """Raise LoRAError where an adapter's layer is no matrix of its own, to which the adapter could be added."""
-    embeddings = policy.get_input_embeddings().weight
+    embeddings, packed = policy.get_input_embeddings().weight, quantized_layers(policy)
     for name, layer in adapted_layers(policy).items():
+        if f"{name}.base_layer" in packed:  # unpacked to be merged
+            continue
         base, what = layer.get_base_layer(), ""
         if type(layer) is not Linear or type(base) not in LINEAR:
             what = f"gives an adapter to {name}, a {type(base).__name__}"
@@ -115,19 +130,32 @@ def merged_weights(
 ) -> Iterator[tuple[str, Tensor]]:
     """The weights of a plain model equal to the policy with its adapters, one after the other.
 
-    `gather` turns a shard into the whole tensor.
+    `gather` turns a shard into the whole tensor. A merged weight is the sum in float32 (or wider, where the policy is),
+    rounded once to the dtype of the weight beneath; quantized ones are merged and given in bfloat16.
     """
-    layers = adapted_layers(policy)
+    layers, packed = adapted_layers(policy), quantized_layers(policy)
     for name, value in policy.state_dict().items():
-        if ".lora_" in name:  # goes into the weight of its layer
+        module, _, kind = name.rpartition(".weight")
+        # What has an adapter goes into the weight of its layer, and so does what 4 bits need beside it (".absmax").
+        if ".lora_" in name or (module in packed and kind):
             continue
-        weight = gather(value)
-        layer = layers.get(name.removesuffix(".base_layer.weight"))
+        weight = dequantize_module_weight(packed[module]) if module in packed else gather(value)
+        layer = layers.get(module.removesuffix(".base_layer")) if module.endswith(".base_layer") else None
         if layer is not None:
             down, up = (gather(part[ADAPTER].weight) for part in (layer.lora_A, layer.lora_B))  # type: ignore
             change = layer.scaling[ADAPTER] * (up @ down)  # (out, in)
-            weight = weight + (change.T if isinstance(layer.get_base_layer(), Conv1D) else change).to(weight.dtype)
+            merged = weight + (change.T if isinstance(layer.get_base_layer(), Conv1D) else change)
+            weight = merged.to(torch.bfloat16 if module in packed else weight.dtype)
         yield plain_name(name), weight
+
+
+def quantized_layers(policy: PreTrainedModel) -> dict[str, Any]:
+    """The layers whose weights are packed into 4 bits, by name."""
+    if "bitsandbytes" not in sys.modules:  # whoever made one has imported it; importing it here would take seconds
+        return {}
+    from bitsandbytes.nn import Linear4bit
+
+    return {name: module for name, module in policy.named_modules() if isinstance(module, Linear4bit)}
 
 
 def merged_state(policy: PreTrainedModel) -> dict[str, Tensor]:

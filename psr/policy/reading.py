@@ -14,6 +14,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -40,11 +41,13 @@ def read_config(folder: Path) -> PreTrainedConfig:
     return config
 
 
-def read_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The model with the weights of the folder and no others."""
+def read_model(folder: Path, dtype: torch.dtype, quantized: BitsAndBytesConfig | None = None) -> PreTrainedModel:
+    """The model with the weights of the folder and no others, `quantized` as they are read."""
     read_config(folder)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, output_loading_info=True, **LOCAL)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=dtype, quantization_config=quantized, output_loading_info=True, **LOCAL
+        )
     except UNREADABLE as error:
         raise PolicyError(f"{folder}: its weights cannot be loaded: {one_line(error)}") from error
     model, report = loaded

@@ -60,8 +60,11 @@ def check_policy(policy: PreTrainedModel, folder: str | Path, run: Run, dtype: t
 
 
 def check_written(policy: PreTrainedModel, folder: Path) -> float:
-    """`check_export` of a policy that is whole in this process: transformers loads what was written."""
-    written = load_policy(folder)
+    """`check_export` of a policy that is whole in this process: transformers loads what was written.
+
+    In the policy's own type, which is that of a frozen base: adapters on bfloat16 or 4 bits are written in bfloat16.
+    """
+    written = load_policy(folder, policy.dtype)
     return check_export(
         policy, folder, lambda row, score: score(policy, row), policy.dtype, partial(own_logprobs, written)
     )

@@ -7,7 +7,13 @@ from psr.report.by_model import Value, chart, per_model
 from psr.report.charts import Chart, Number, Series
 from psr.report.runs import Run
 
-PARTS = {"search": "search", "train": "training", "evaluate": "evaluation"}
+PARTS = {
+    "search": "search",
+    "reference": "reference",
+    "train": "training",
+    "export": "export and load",
+    "evaluate": "evaluation",
+}
 
 
 def minutes(runs: Sequence[Run]) -> Chart:

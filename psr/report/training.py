@@ -98,5 +98,37 @@ def charts(runs: Sequence[Run]) -> list[Chart]:
             "nats per token",
             {"": "train/kl_to_reference"},
         ),
+        training_chart(
+            runs,
+            "engine-kl",
+            "Engine and trainer",
+            "KL divergence of the trainer's policy from the engine's, estimated on chosen final steps before training.",
+            "nats per token",
+            {"": "train/engine_kl"},
+        ),
+        training_chart(
+            runs,
+            "training-speed",
+            "Throughput of training",
+            "Tokens of step trees per second of every GPU.",
+            "tokens/s",
+            {"": "train/tokens_per_second"},
+        ),
+        training_chart(
+            runs,
+            "mfu",
+            "Model FLOP utilisation",
+            "What the loss and its gradient need, as a share of what the GPU can do in bfloat16.",
+            "share of the peak",
+            {"": "train/mfu"},
+        ),
+        training_chart(
+            runs,
+            "gpu-memory",
+            "GPU memory in training",
+            "The most that an optimizer step used, and the most that torch kept for it.",
+            "GB",
+            {"allocated": "train/gpu_gb_allocated", "reserved": "train/gpu_gb_reserved"},
+        ),
     ]
     return [chart for chart in found if chart]

@@ -56,7 +56,10 @@ class RunFolder:
 
 
 def add_seconds(folder: Path, part: str, seconds: float) -> None:
-    """Add to the time that `part` ("search", "train", "evaluate") of an iteration took, over all (re)starts."""
+    """Add to the time that `part` of an iteration took, over all (re)starts.
+
+    The parts are "search", "reference", "train", "export" (with loading into the engine) and "evaluate".
+    """
     path = folder / SECONDS
     spent = read_json(path)
     write_json(path, {**spent, part: spent.get(part, 0.0) + seconds})

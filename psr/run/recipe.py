@@ -20,6 +20,7 @@ from rich.console import Console
 from typing_extensions import TypedDict
 
 from psr.bounds import Seed, bounded
+from psr.curation.sources import HUB
 from psr.errors import UsageError
 from psr.files.documents import read_document
 from psr.files.jsonl import read_json, write_json
@@ -211,7 +212,9 @@ def read_recipe(recipe: Path) -> dict[str, Any]:
 def read_variables(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, str]:
     """The recipe's `variables` (plain text) and `folders` (existing ones, made absolute), with the values `given`.
 
-    A relative folder is resolved against the directory of the `psr run` call, since stages run in the run directory.
+    A relative folder, or the name of a file, is resolved against the directory of the `psr run` call, since stages run
+    in the run directory. A folder may be "hub": public sets are then read by their names. Variables may name folders,
+    as in "{data}/gsm8k".
     """
     folders = spec.get("folders", {})
     values = {**spec.get("variables", {}), **folders}
@@ -220,10 +223,17 @@ def read_variables(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, str
         raise UsageError(f"--set.{unknown[0]}: the recipe has no such variable, only {', '.join(values) or 'none'}")
     values = {name: value if isinstance(value, str) else json.dumps(value) for name, value in (values | given).items()}
     for name in folders:
+        if values[name] == HUB:
+            continue
         path = Path(values[name]).expanduser().resolve()
         if not path.is_dir():
             raise UsageError(f"the recipe's folder {name!r} is {path}, which does not exist: use --set.{name}=DIR")
         values[name] = str(path)
+    for name in values.keys() - folders.keys():
+        for folder in folders:
+            values[name] = str(values[name]).replace(f"{{{folder}}}", values[folder])
+        if name in given and Path(values[name]).is_file():
+            values[name] = str(Path(values[name]).resolve())
     return values
 
 

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.integrations.flex_attention import flex_attention_forward
 
 from psr.trees.blockwise import BlockwiseAttention
+from psr.trees.flex import flex_attend, uses_flex
 from psr.trees.row_mask import RowMask
 
 NAME = "psr_step_tree"
@@ -49,12 +49,8 @@ def tree_attention(
 
     `sliding_window`, `softcap` and `s_aux` (a sink per head) are what some models give it, under the names they use.
     """
-    if query.device.type == "cuda":
-        mask = attention_mask.flex(sliding_window)
-        output, _ = flex_attention_forward(
-            module, query, key, value, mask, scaling=scaling, softcap=softcap, s_aux=s_aux
-        )
-        return output, None
+    if uses_flex(query.device):
+        return flex_attend(query, key, value, attention_mask.flex(sliding_window), scaling, softcap, s_aux), None
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, rotary embedding leaves them in float32
     plain = softcap is None and s_aux is None and not attention_mask.cut_by(sliding_window)
     if plain and attention_mask.chains is not None and value.dtype != torch.bfloat16:  # there torch's kernel is slower

@@ -11,8 +11,9 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.nn.attention.flex_attention import BlockMask
 
+from psr.trees.flex import flex_mask
 from psr.trees.own_mask import OwnMask
 
 BLOCK = 128
@@ -55,7 +56,7 @@ class RowMask(OwnMask):
         """For FlexAttention in layers with this window."""
         window = window if self.cut_by(window) else None
         if window not in self._flex:
-            self._flex[window] = block_mask(self.ends, self.positions, window)
+            self._flex[window] = flex_mask(self.ends, self.positions, window)
         return self._flex[window]
 
     def cut_by(self, window: int | None) -> bool:
@@ -81,16 +82,6 @@ def dense_mask(ends: Tensor, positions: Tensor, window: int | None = None) -> Te
     # A query sees a key that stands before it (causal) and in whose subtree it lies (same path).
     seen = (index[:, None] >= index) & (index[:, None] < ends)
     return seen if window is None else seen & (positions[:, None] - positions < window)
-
-
-def block_mask(ends: Tensor, positions: Tensor, window: int | None = None) -> BlockMask:
-    """The same mask for FlexAttention."""
-
-    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        seen = (query >= key) & (query < ends[key])
-        return seen if window is None else seen & (positions[query] - positions[key] < window)
-
-    return create_block_mask(sees, None, None, len(ends), len(ends), device=ends.device)
 
 
 def query_blocks(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from psr.commands.check import CheckFailed, check
-from psr.policy.lora import LoRA, LoRAError
+from psr.policy.lora_settings import LoRA, LoRAError
 from psr.policy.tokenizer import PolicyError, load_tokenizer
 from tests.families import REFUSED, RIGHT, save_model
 

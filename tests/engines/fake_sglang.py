@@ -28,6 +28,7 @@ class State:
 
     label = ""
     model = ""
+    lends = False
     lock = threading.Lock()
     running = most_running = loads = 0
 
@@ -75,7 +76,12 @@ class Handler(BaseHTTPRequestHandler):
         answers = {
             "/health": {},
             "/model_info": {"weight_version": State.label, "model_path": State.model},
-            "/server_info": {"max_req_input_len": LONGEST_PROMPT + 1, "enable_deterministic_inference": False},
+            "/server_info": {
+                "max_req_input_len": LONGEST_PROMPT + 1,
+                "enable_deterministic_inference": False,
+                "enable_memory_saver": State.lends,
+                "device": "cuda",
+            },
             "/most_running": State.most_running,
             "/loads": State.loads,
             "/pid": os.getpid(),
@@ -132,6 +138,7 @@ class Handler(BaseHTTPRequestHandler):
 def main() -> None:
     options = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=False))
     State.label, State.model = options["--weight-version"], options["--model-path"]
+    State.lends = "--enable-memory-saver" in sys.argv
     if "FAKE_STUBBORN" in os.environ:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (Path(os.environ["FAKE_STARTS"]) / f"start-{os.getpid()}").write_text(" ".join(sys.argv))

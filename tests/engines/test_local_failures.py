@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from psr.engines.base import Completion, EngineError, PromptTooLong, Sampling
 from psr.engines.local import LocalEngine
+from psr.engines.local.engine import placed
 from psr.errors import PSRError
 from psr.policy.folder import export_policy, new_policy
 from psr.policy.tiny_tokenizer import build_tokenizer
@@ -123,6 +125,29 @@ def test_weights_cannot_change_under_a_request(qwen2: Path, posed: list[tuple[in
 def test_settings_that_cannot_work_are_named(options: dict[str, Any], message: str):
     with pytest.raises(PSRError, match=message):
         LocalEngine(**options)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "device", "dtype", "expected"),
+    [
+        (False, "auto", "auto", ("cpu", torch.float32)),
+        (True, "auto", "auto", ("cuda", torch.bfloat16)),
+        (True, "auto", "float32", ("cuda", torch.float32)),
+        (True, "cuda:1", "auto", ("cuda:1", torch.bfloat16)),
+        (True, "cpu", "auto", ("cpu", torch.float32)),
+    ],
+)
+def test_the_gpu_is_used_where_there_is_one(
+    gpu: bool, device: str, dtype: str, expected: tuple[str, torch.dtype], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert placed(device, dtype) == (torch.device(expected[0]), expected[1])
+
+
+def test_a_gpu_that_is_not_there_is_an_error(qwen2: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EngineError, match=r"engine\.device is 'cuda', and torch finds no GPU"):
+        asyncio.run(LocalEngine(device="cuda").load_weights(qwen2, "M1"))
 
 
 def test_a_model_with_a_state_instead_of_keys_and_values_is_refused(tmp_path: Path):

@@ -4,12 +4,14 @@ import asyncio
 import os
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from psr.engines.sglang import SGLangEngine
+from psr.engines.base import EngineError
+from psr.engines.sglang import Launch, SGLangEngine
 from psr.engines.sglang.weights import label_of, staged
 from tests.engines.conftest import EXPECTED, Make, ask, loaded
 
@@ -35,13 +37,21 @@ def test_processes_that_share_a_server_load_the_weights_once(make: Make, llama: 
     assert loads(url) == before + 1
 
 
-def test_weights_that_sleep_has_lost_are_loaded_again(make: Make, llama: Path):
-    url = loaded(make(), llama)._fleet.servers[0].url
+def test_weights_that_sleep_has_lost_are_loaded_again(make: Make, launch: Launch, llama: Path):
+    lending = replace(launch, args=["--enable-memory-saver"])
+    url = loaded(make(launch=lending), llama)._fleet.servers[0].url
     engine = loaded(SGLangEngine(urls=[url], colocated=True), llama)
     asyncio.run(engine.sleep())
     before = loads(url)
     assert ask(loaded(engine, llama)) == EXPECTED
     assert loads(url) == before + 1
+
+
+def test_a_server_that_would_keep_its_memory_is_refused_before_the_search(make: Make, llama: Path):
+    url = loaded(make(), llama)._fleet.servers[0].url
+    with pytest.raises(EngineError, match=r"engine\.colocated is true, .* without --enable-memory-saver"):
+        loaded(SGLangEngine(urls=[url], colocated=True), llama)
+    assert ask(loaded(make(colocated=True), llama)) == EXPECTED, "psr's own has it"
 
 
 def loads(url: str) -> int:

@@ -16,7 +16,7 @@ from psr.modules.step_dpo import StepDPOModule
 from psr.modules.training import RowModule
 from psr.policy import folder as policy_folder
 from psr.policy.folder import load_trainable
-from psr.policy.lora import LoRA
+from psr.policy.lora_settings import LoRA
 from psr.policy.masks import UnsupportedModel
 from psr.policy.tokenizer import PolicyError
 from tests.families import REFUSED, RIGHT, save_model

@@ -12,7 +12,7 @@ from torch import Tensor
 from psr.data.rows import row_loader
 from psr.modules.sft import SFTModule
 from psr.policy.folder import load_policy
-from psr.policy.lora import LoRA
+from psr.policy.lora_settings import LoRA
 from psr.trees.packing import Plan, Unit, plan_rows
 from psr.trees.step_tree import Sample
 from tests import pair_by_pair

@@ -16,7 +16,7 @@ from psr.data.self_rewarding import pair_groups
 from psr.modules.losses import StepDPOLoss
 from psr.modules.step_dpo import StepDPOModule
 from psr.policy.folder import load_policy
-from psr.policy.lora import LoRA
+from psr.policy.lora_settings import LoRA
 from psr.policy.tokenizer import PolicyError
 from psr.records import StepPair
 from psr.trees.packing import Plan, plan_rows
@@ -184,7 +184,8 @@ def test_how_the_pairs_of_a_step_are_laid_out_changes_nothing(llama: Path, clip:
     assert distance(weights(modules[0]), load_policy(llama).state_dict()) > 1e-3
     one, other = (trainer.logged_metrics for trainer in trainers)
     assert one.keys() == other.keys()
-    for name, value in one.items():
+    for name in one.keys() - {"train/tokens_per_second"}:
+        value = one[name]
         assert other[name].item() == pytest.approx(value.item(), rel=1e-3, abs=1e-4), name
 
 

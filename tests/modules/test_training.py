@@ -92,5 +92,5 @@ def test_a_model_that_was_cut_short_is_named(llama: Path, tmp_path: Path):
     copytree(llama, tmp_path / "M1")
     [file] = (tmp_path / "M1").glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(PolicyError, match=r"M1: its weights cannot be read \("):
+    with pytest.raises(PolicyError, match=r"M1: its weights cannot be loaded: SafetensorError"):
         load_policy(tmp_path / "M1")

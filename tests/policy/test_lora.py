@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from psr.policy.folder import export_policy, load_policy, load_trainable
-from psr.policy.lora import LoRA, LoRAError, adapted_layers, adapters_off, add_adapters, merged_state
-from psr.policy.self_check import check_written
+from psr.policy.folder import empty_trainable, export_policy, load_policy, load_trainable
+from psr.policy.lora import adapted_layers, adapters_off, add_adapters, merged_state
+from psr.policy.lora_settings import BaseDType, LoRA, LoRAError
+from psr.policy.self_check import check_policy, check_written
 from psr.policy.tiny_tokenizer import build_tokenizer
-from psr.policy.tokenizer import load_tokenizer
+from psr.policy.tokenizer import PolicyError, load_tokenizer
 from psr.trees.attention import use_tree_attention
 from psr.trees.packing import Row
 from psr.trees.scoring import row_logprobs
@@ -64,6 +66,102 @@ def test_what_is_exported_computes_what_was_trained(policy: Path, tmp_path: Path
     assert torch.allclose(got, logprobs(ours), rtol=0, atol=1e-6)  # transformers' RMSNorm computes in float32
     assert (got - logprobs(use_tree_attention(load_policy(policy, torch.float64)))).abs().max() > 0.1
     assert adapted_layers(ours), "the policy in training keeps its adapters"
+
+
+def with_adapters(folder: Path, dtype: BaseDType) -> PreTrainedModel:
+    """A policy to train, whose adapters are random instead of new."""
+    policy = load_trainable(folder, LoRA(rank=4, dtype=dtype))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return policy
+
+
+def test_a_bfloat16_base_is_half_as_large_under_float32_adapters(llama: Path):
+    ours = with_adapters(llama, "bfloat16")
+    dtypes = {p.requires_grad: p.dtype for p in ours.parameters()}
+    assert dtypes == {False: torch.bfloat16, True: torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        row_logprobs(ours, row()).sum().backward()
+    gradients = [p.grad for p in ours.parameters() if p.requires_grad]
+    assert all(gradient is not None and gradient.dtype == torch.float32 for gradient in gradients)
+    assert all(p.grad is None for p in ours.parameters() if not p.requires_grad)
+    exact = with_adapters(llama, "float32")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (logprobs(ours) - logprobs(exact)).abs().mean() < 0.05
+
+
+def test_what_is_merged_into_a_bfloat16_base_is_rounded_once(
+    llama: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+):
+    ours = with_adapters(llama, "bfloat16")
+    export_policy(ours, tokenizer, tmp_path / "M2")
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "M2", dtype="auto")
+    assert exported.dtype == torch.bfloat16
+    state, layers = exported.state_dict(), adapted_layers(ours)
+    rounded_twice = 0
+    for name, layer in layers.items():
+        base = layer.get_base_layer().weight
+        update = layer.scaling["default"] * (layer.lora_B["default"].weight @ layer.lora_A["default"].weight)
+        assert torch.equal(state[f"{name}.weight"], (base.float() + update).bfloat16())
+        rounded_twice += int((base + update.bfloat16() != state[f"{name}.weight"]).sum())
+    assert rounded_twice, "or this would show nothing"
+
+
+def test_a_sharded_base_is_float32(llama: Path):
+    with pytest.raises(PolicyError, match=r"model\.lora\.dtype is 'bfloat16': sharded weights are float32"):
+        empty_trainable(llama, LoRA(dtype="bfloat16"))
+
+
+def test_four_bits_need_bitsandbytes(llama: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("psr.policy.lora.find_spec", lambda name: None)
+    with pytest.raises(PolicyError, match=r"needs bitsandbytes: pip install psr\[qlora\]"):
+        load_trainable(llama, LoRA(dtype="nf4"))
+
+
+def test_a_base_in_four_bits_is_trained_and_exported_as_a_plain_model(
+    llama: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+):
+    """What bitsandbytes computes without a GPU; its speed and memory are a GPU's matter."""
+    pytest.importorskip("bitsandbytes")
+    ours = with_adapters(llama, "nf4")
+    layers = adapted_layers(ours)
+    packed = {name: layer.get_base_layer().weight for name, layer in layers.items()}
+    assert {weight.dtype for weight in packed.values()} == {torch.uint8}
+    assert ours.get_input_embeddings().weight.dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16):
+        row_logprobs(ours, row()).sum().backward()
+    assert all((p.grad is not None and p.dtype == torch.float32) == p.requires_grad for p in ours.parameters())
+    export_policy(ours, tokenizer, tmp_path / "M2")
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "M2", dtype="auto")
+    assert exported.dtype == torch.bfloat16 and "quantization" not in (tmp_path / "M2" / "config.json").read_text()
+    assert set(exported.state_dict()) == set(load_policy(llama).state_dict())
+    for name, layer in layers.items():
+        base = dequantize_module_weight(layer.get_base_layer())
+        update = layer.scaling["default"] * (layer.lora_B["default"].weight @ layer.lora_A["default"].weight)
+        assert torch.equal(exported.state_dict()[f"{name}.weight"], (base + update).bfloat16())
+    with torch.autocast("cpu", torch.bfloat16):
+        got = logprobs(use_tree_attention(exported))
+        assert (got - logprobs(ours)).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "nf4"])
+def test_a_fit_on_a_frozen_base_passes_its_checks(
+    llama: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerBase, dtype: BaseDType
+):
+    """In the type of the base: what is trained is the model, and the export is what was trained."""
+    if dtype == "nf4":
+        pytest.importorskip("bitsandbytes")
+    ours = with_adapters(llama, dtype)
+    assert ours.dtype == torch.bfloat16
+    check_policy(ours, llama, lambda row, score: score(ours, row), ours.dtype)
+    export_policy(ours, tokenizer, tmp_path / "M2")
+    check_written(ours, tmp_path / "M2")
+    export_policy(load_policy(llama), tokenizer, tmp_path / "M1")
+    with pytest.raises(PolicyError, match="does not compute what was trained"):
+        check_written(ours, tmp_path / "M1")
 
 
 def test_without_adapters_what_is_exported_is_the_policys_own_state(llama: Path):

@@ -27,19 +27,9 @@ class Finished:
     stderr: str
 
 
-def command(folder: Path, *options: str) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "psr.cli.main",
-        "run",
-        str(TINY),
-        "--run-dir",
-        str(folder),
-        "--judge",
-        JUDGE,
-        *options,
-    ]
+def command(folder: Path, *options: str, recipe: Path = TINY, judge: str = JUDGE) -> list[str]:
+    words = [sys.executable, "-m", "psr.cli.main", "run", str(recipe), "--run-dir", str(folder), "--judge", judge]
+    return [*words, *options]
 
 
 def environment() -> dict[str, str]:
@@ -50,9 +40,11 @@ def environment() -> dict[str, str]:
 
 def run_tiny(folder: Path, *options: str) -> Finished:
     """`psr run` on the tiny recipe as a user starts it, to its end."""
-    done = subprocess.run(
-        command(folder, *options), env=environment(), cwd=folder.parent, capture_output=True, text=True, timeout=LIMIT
-    )
+    return run_to_end(command(folder, *options), folder)
+
+
+def run_to_end(words: list[str], folder: Path) -> Finished:
+    done = subprocess.run(words, env=environment(), cwd=folder.parent, capture_output=True, text=True, timeout=LIMIT)
     return Finished(folder, done.returncode, done.stdout, done.stderr)
 
 

@@ -77,7 +77,8 @@ def test_training_of_several_seeds_is_their_mean(make_run: MakeRun):
 def test_cost_counts_minutes_and_tokens(make_run: MakeRun):
     runs = read_runs([make_run()])
     found = {chart.key: chart for chart in cost.charts(runs)}
-    assert [series.y for series in found["minutes"].series][:2] == [(pytest.approx(1 / 6),) * 3, (1.0,) * 3]
+    spent = {series.name: series.y for series in found["minutes"].series}
+    assert (spent["search"], spent["training"]) == ((pytest.approx(1 / 6),) * 3, (1.0,) * 3)
     assert found["throughput"].series[0].y == (200.0, 200.0)
     assert found["cache-hits"].series[0].y == (25.0, 25.0)
     assert found["tokens"].series[0].y == (2.0, 2.0)

@@ -1,4 +1,4 @@
-"""Blockwise attention and the FlexAttention mask against dense attention with the mask written out."""
+"""Blockwise attention against dense attention with the mask written out."""
 
 import random
 from typing import Any
@@ -7,12 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import flex_attention
 
 from psr.trees.attention import chain_attention
 from psr.trees.blockwise import BlockwiseAttention
 from psr.trees.packing import Row
-from psr.trees.row_mask import RowMask, block_mask, dense_mask, query_blocks
+from psr.trees.row_mask import RowMask, dense_mask, query_blocks
 from psr.trees.step_tree import step_tree
 from tests.trees.test_step_tree import random_pairs, row_of
 
@@ -150,18 +149,6 @@ def test_a_block_never_reaches_over_two_trees_and_a_short_tree_is_whole():
         (13, 23, ((3, 5), (12, 23))),
         (23, 30, ((23, 30),)),
     ]
-
-
-@pytest.mark.parametrize("window", [None, 6])
-def test_the_flex_attention_mask_is_the_dense_one(window: int | None):
-    """FlexAttention itself, without compiling it: that its mask admits the same pairs can be seen on a CPU."""
-    row = some_row(7, 8, 9)
-    query, key, value = (x.detach() for x in inputs(len(row.ends), torch.float32))
-    mask = block_mask(row.ends, row.position_ids, window)
-    got = flex_attention(query[None], key[None], value[None], block_mask=mask, enable_gqa=True)
-    expected = dense(query, key, value, dense_mask(row.ends, row.position_ids, window))
-    assert isinstance(got, Tensor)
-    assert torch.allclose(got[0].transpose(0, 1).double(), expected, atol=1e-5)
 
 
 def test_attention_is_not_the_causal_one():

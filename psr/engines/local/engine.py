@@ -20,9 +20,11 @@ from psr.engines.usage import Usage
 from psr.policy.tokenizer import load_eos, load_tokenizer
 
 if TYPE_CHECKING:
+    import torch
+
     from psr.engines.local.core import Core
 
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16")
 SETTLED_TURNS = 8
 """Turns of the event loop without a new request after which every coroutine that can run has asked."""
 
@@ -40,16 +42,18 @@ class LocalEngine(Engine):
     """Serves a policy inside this process.
 
     Args:
-        dtype: "float32" or "bfloat16"; greedy tokens of float32 are those of transformers' own `generate`.
+        dtype: "float32" or "bfloat16"; "auto" is bfloat16 on a GPU and float32 on a CPU. Greedy tokens of float32 are
+            those of transformers' own `generate`.
         max_batch: most completions decoded together.
-        device: torch device of the engine's copy of the weights.
+        device: torch device of the engine's copy of the weights, as in "cpu" or "cuda"; "auto" is the GPU of this
+            process where there is one.
         cache_gib: memory of the KV cache in GiB, half for the prefix cache and half for the completions under way;
             fewer of those are decoded together where they would not fit.
     """
 
     @bounded("engine")
     def __init__(
-        self, dtype: str = "float32", max_batch: Count = 512, device: str = "cpu", cache_gib: Positive = 2.0
+        self, dtype: str = "auto", max_batch: Count = 512, device: str = "auto", cache_gib: Positive = 2.0
     ) -> None:
         if dtype not in DTYPES:
             raise EngineError(f"engine.dtype is {dtype!r}: choose one of {', '.join(DTYPES)}")
@@ -99,13 +103,13 @@ class LocalEngine(Engine):
         if any(not job.reply.done() for job in self._jobs.values()):  # those of a failed run are cancelled, so done
             raise EngineError("weights cannot be changed while requests are waiting")
         await self.close()  # frees the old weights before the new ones are read: two models may not fit
-        import torch  # when there is something to serve: naming an engine in a config should cost nothing
-
+        # When there is something to serve: naming an engine in a config should cost nothing.
         from psr.engines.local.core import Core
         from psr.engines.local.self_check import check_core
         from psr.policy.folder import load_policy
 
-        model = load_policy(folder, getattr(torch, self.dtype), self.device).eval()
+        device, dtype = placed(self.device, self.dtype)
+        model = load_policy(folder, dtype, device).eval()
         core = Core(model, load_tokenizer(folder), load_eos(folder), self.max_batch, int(self.cache_gib * 2**30))
         if (config := model.config.to_json_string()) != self._checked:  # once for all versions of a model
             check_core(core)
@@ -118,8 +122,13 @@ class LocalEngine(Engine):
         return self._version
 
     async def close(self) -> None:
-        self._core = self._version = None
+        held, self._core, self._version = self._core, None, None
         self._jobs.clear()
+        if held is not None and held.model.device.type == "cuda":
+            import torch
+
+            del held  # or its memory would count as in use
+            torch.cuda.empty_cache()
 
     async def sleep(self) -> None:
         await self.close()
@@ -200,3 +209,16 @@ class LocalEngine(Engine):
         assert self._core is not None and row.finish_reason is not None and self._version is not None
         text = self._core.texts.decode(row.token_ids[:-1] if row.finish_reason == "eos" else row.token_ids)
         return Completion(tuple(row.token_ids), text, row.finish_reason, row.logprob, self._version)
+
+
+def placed(device: str, dtype: str) -> tuple["torch.device", "torch.dtype"]:
+    """Where weights live and in which precision, with "auto" decided. Raises EngineError where there is no such GPU."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise EngineError(f"engine.device is {device!r}, and torch finds no GPU: leave it out, or say cpu")
+    if dtype == "auto":
+        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    return torch.device(device), getattr(torch, dtype)

@@ -80,7 +80,7 @@ class SGLangEngine(Engine):
         stage: str | None = None,
         key_env: str | None = None,
     ) -> None:
-        if launch is not None and colocated:
+        if launch is not None and colocated and launch.device != "cpu":  # where no memory is to be lent
             launch = replace(launch, args=[*launch.args, "--enable-memory-saver"])
         servers = servers_of(urls, launch)
         if router is not None and launch is not None:
@@ -157,9 +157,15 @@ class SGLangEngine(Engine):
         self._fleet.close()
 
     async def _learn_limits(self, folder: Path) -> None:
-        self._longest_prompt, seeded = await self._fleet.limits()
+        abilities = await self._fleet.abilities()
+        if self.colocated and not abilities.lends:
+            raise EngineError(
+                "engine.colocated is true, and a server of engine.urls was started without --enable-memory-saver: it "
+                "would keep all of its memory while the trainer needs it. Start it with that argument"
+            )
+        self._longest_prompt = abilities.longest_prompt
         self._context = context_tokens(folder)
-        if not seeded:
+        if not abilities.seeded:
             log.info("SGLang samples without the seeds it is sent: only --enable-deterministic-inference honours them")
 
     def _check_serving(self) -> None:

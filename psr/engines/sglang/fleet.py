@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from psr.engines.sglang.protocol import Ask, flaw, generate_body
-from psr.engines.sglang.replicas import Placement, Replica, Server, replicas_of
+from psr.engines.sglang.replicas import Abilities, Placement, Replica, Server, replicas_of
 from psr.engines.sglang.transport import Session, Transient, persist, request
 
 log = logging.getLogger(__name__)
@@ -88,11 +88,13 @@ class Fleet:
 
         await persist(lambda: server.load(session, self.folder, self.label), revive, self.retries, server.url)
 
-    async def limits(self) -> tuple[int, bool]:
-        """The longest prompt that every server accepts, in tokens, and whether all of them honour seeds."""
+    async def abilities(self) -> Abilities:
+        """What every one of the servers can do."""
         async with self.session() as session:
-            found = await asyncio.gather(*(server.limits(session) for server in self.servers))
-        return min(longest for longest, _ in found), all(seeded for _, seeded in found)
+            found = await asyncio.gather(*(server.abilities(session) for server in self.servers))
+        return Abilities(
+            min(one.longest_prompt for one in found), all(one.seeded for one in found), all(one.lends for one in found)
+        )
 
     async def sleep(self) -> None:
         async with self.session() as session:

@@ -94,11 +94,25 @@ class Server:
         await request(session.http, "POST", f"{self.url}/release_memory_occupation", {})
         self.asleep = self.empty = True
 
-    async def limits(self, session: Session) -> tuple[int, bool]:
-        """The longest prompt that the server accepts, in tokens, and whether it honours seeds."""
-        # SGLang's limit is the first length that it refuses, hence - 1.
+    async def abilities(self, session: Session) -> "Abilities":
         info = await request(session.http, "GET", f"{self.url}/server_info", timeout=QUICK)
-        return int(info["max_req_input_len"]) - 1, bool(info["enable_deterministic_inference"])
+        return Abilities(
+            longest_prompt=int(info["max_req_input_len"]) - 1,  # its own limit is the first that it refuses
+            seeded=bool(info["enable_deterministic_inference"]),
+            # without a memory saver it answers that it has released its memory, and keeps all of it
+            lends=bool(info["enable_memory_saver"]) or info["device"] == "cpu",
+        )
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a server can do by its settings: tokens of the longest prompt, whether it honours seeds, and whether its
+    memory can be lent to somebody else.
+    """
+
+    longest_prompt: int
+    seeded: bool
+    lends: bool
 
 
 @dataclass(eq=False)
