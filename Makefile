@@ -21,7 +21,7 @@ export WANDB_MODE ?= offline
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow sglang test-sglang gpu lint wheel clean
+.PHONY: help venv demo test test-slow sglang test-sglang gpu lint wheel clean test-chaos test-fuzz
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ demo: $(STAMP) ## run the quickstart recipe: M1 to M4 on a CPU; OPEN=1 opens the
 
 test: $(STAMP) ## run the tests, without the slow ones
 	$(BIN)/python -m pytest $(ARGS)
+
+test-chaos: $(STAMP) ## kill runs at random, spoil their files, twenty iterations
+	$(BIN)/python -m pytest -m slow tests/chaos -s $(ARGS)
+
+test-fuzz: $(STAMP) ## 10,000 odd inputs for every parser
+	$(BIN)/python -m pytest -m slow tests/fuzz $(ARGS)
 
 test-slow: $(STAMP) ## run only the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -61,6 +61,8 @@ def test_slurm_requeues_what_stopped_as_told_and_nothing_else(
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/activate").touch()
     (tmp_path / "recipe").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/fit.yaml").write_text("{}")
     stage = {"name": "fit", "command": "fit --config fit.yaml", "parallel": True}
     (tmp_path / "recipe/recipe.yaml").write_text(yaml.safe_dump({"name": "one", "stages": [stage]}))
     ended = subprocess.run(

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from psr.bounds import CountOrNone, bounded
+
 if TYPE_CHECKING:
     from psr.evaluation.grading import Verdict
 
@@ -13,7 +15,8 @@ UNREAD = ("number", "no answer", "empty")
 """Rules whose wrong answers are no matter of opinion: two different numbers, or no answer at all."""
 
 
-def grade(file: Path, out: Path | None = None, without_box: bool = False, show: int = 20) -> None:
+@bounded()
+def grade(file: Path, out: Path | None = None, without_box: bool = False, show: CountOrNone = 20) -> None:
     r"""Grade predictions against reference answers: accuracy with its interval, and the disagreements worth reading.
 
     Args:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.live import Live
 
+from psr.bounds import Count, Seed, Temperature, bounded
 from psr.commands.solve_output import Attempt, SideBySide
 from psr.engines.base import Engine, PromptTooLong
 from psr.engines.local import LocalEngine
@@ -43,16 +44,17 @@ class Setting:
     show_replies: bool
 
 
+@bounded()
 def solve(
     model: Path | None = None,
     problem: str | None = None,
     greedy: bool = False,
     compare: Path | None = None,
-    width: int | None = None,
-    temperature: float | None = None,
-    max_iterations: int | None = None,
+    width: Count | None = None,
+    temperature: Temperature | None = None,
+    max_iterations: Count | None = None,
     ties: Ties | None = None,
-    seed: int | None = None,
+    seed: Seed | None = None,
     verdicts: bool = False,
     judge: JudgeSettings | None = None,
     prompts: Prompts | None = None,

@@ -48,6 +48,11 @@ def surroundings() -> dict[str, str]:
     return {**environment(), "PATH": path, "HF_HUB_OFFLINE": "1"}
 
 
+def heed_ctrl_c() -> None:
+    """For a process that is to be sent SIGINT, which it would ignore where the tests run in a shell's background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def start(recipe: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
     """`psr run`, in a session of its own."""
     return subprocess.Popen(
@@ -57,6 +62,7 @@ def start(recipe: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_ctrl_c,
     )
 
 

@@ -17,6 +17,7 @@ from psr.files.jsonl import write_json
 from psr.report.live import LiveReport, make_server
 from psr.report.viewer import Lines, drawn
 from psr.run.results import put_model, read_results
+from tests.chaos.runs import heed_ctrl_c
 from tests.recipes.tiny_run import command, environment
 from tests.report.conftest import MakeRun, hard_search
 from tests.report.test_browser import CHROMIUM, PATIENCE, browser, sync_api  # noqa: F401 - a fixture
@@ -107,7 +108,8 @@ def test_a_taken_port_and_several_runs_are_named(make_run: MakeRun, serve: Serve
 
 def test_ctrl_c_ends_it_well(make_run: MakeRun):
     words = [sys.executable, "-m", "psr.cli.main", "report", str(make_run()), "--watch", "--port", "0"]
-    process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(words, env=environment(), stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_ctrl_c)
     assert process.stdout is not None
     line = process.stdout.readline()
     assert httpx.get(line.split()[4]).status_code == 200, line
