@@ -17,7 +17,7 @@ from typing import Any
 from psr.engines.sglang import SGLangEngine
 from psr.engines.sglang.fleet import Fleet
 from psr.engines.sglang.protocol import Ask
-from psr.engines.sglang.replicas import Replica, Server
+from psr.engines.sglang.replicas import Abilities, Replica, Server
 from psr.engines.sglang.transport import Session
 
 
@@ -114,8 +114,8 @@ class SimulatedFleet(Fleet):
     async def load(self, folder: Path, label: str) -> None:
         self.folder, self.label = folder, label
 
-    async def limits(self) -> tuple[int, bool]:
-        return 2**31, True
+    async def abilities(self) -> Abilities:
+        return Abilities(longest_prompt=2**31, seeded=True, lends=False)
 
     async def generate(
         self, session: Session, replica: Replica, asks: Sequence[Ask], choices: Sequence[int], key: str
