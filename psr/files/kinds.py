@@ -36,6 +36,8 @@ def _answer(value: Any) -> str:
 
 
 Text = Annotated[str, AfterValidator(_not_blank)]
+Written = str
+"""What a model may have written as a step or response: nothing at all is a bad one, and one to learn from."""
 Id = Annotated[str, BeforeValidator(_id)]
 Answer = Annotated[str, BeforeValidator(_answer)]
 
@@ -96,9 +98,9 @@ class Pair(TypedDict):
 
     id: NotRequired[Id]
     problem: Text
-    previous_steps: list[Text]
+    previous_steps: list[Written]
     chosen: Text
-    rejected: Text
+    rejected: Written
     explanations: NotRequired[Explanations]
     granularity: NotRequired[Literal["step", "response"]]
 
@@ -107,8 +109,8 @@ class Scored(TypedDict):
     """A next step, or a whole response, with its points."""
 
     problem: Text
-    previous_steps: list[Text]
-    response: Text
+    previous_steps: list[Written]
+    response: Written
     score: Literal[0, 1, 2, 3, 4, 5]
     explanation: NotRequired[str]
     granularity: NotRequired[Literal["step", "response"]]
@@ -124,7 +126,7 @@ class Graded(TypedDict):
 class Completion(TypedDict):
     """A candidate of a step; `rating` is 1 (good), 0 (neutral) or -1 (bad)."""
 
-    text: Text
+    text: Written
     rating: NotRequired[Literal[-1, 0, 1] | None]
     chosen: NotRequired[bool | None]
 
