@@ -4,6 +4,7 @@
 """
 
 import os
+import sys
 import uuid
 import warnings
 from argparse import ArgumentError
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import wandb
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
@@ -39,6 +41,8 @@ def stage(words: list[str]) -> None:
         if keyboard_interrupt(error):
             raise KeyboardInterrupt from error
         raise
+    finally:
+        end_wandb_run()
 
 
 def planned(words: list[str]) -> None:
@@ -67,6 +71,12 @@ def run_id(folder: Path) -> str:
     if not path.is_file():
         write_text(path, uuid.uuid4().hex[:8])
     return path.read_text()
+
+
+def end_wandb_run() -> None:
+    """So that the next stage in this process, or a restart that shares its W&B service, begins a run of its own."""
+    if wandb.run is not None and "WANDB_RUN_ID" not in os.environ:  # in a sweep, the stages of a trial are one run
+        wandb.finish(exit_code=1 if sys.exc_info()[0] else 0)
 
 
 class PSRLightningCLI(LightningCLI):

@@ -365,3 +365,19 @@ def test_a_fit_that_is_started_again_keeps_its_wandb_run(tmp_path: Path):
     first = run_id(tmp_path / "sft")
     assert first and run_id(tmp_path / "sft") == first
     assert run_id(tmp_path / "other") != first
+
+
+def test_each_stage_of_a_process_has_a_wandb_run_of_its_own(run_dir: Path):
+    """As in `psr run`, which calls stage after stage in one process."""
+    script = """
+from psr.cli.main import main
+for number in ("1", "2"):
+    logger = ["--trainer.logger", "WandbLogger", "--trainer.logger.save_dir", number]
+    main([*{words!r}, "--trainer.max_steps", "1", "--trainer.default_root_dir", number, *logger])
+"""
+    words = [sys.executable, "-c", script.format(words=SFT)]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ids = [Path(number, "wandb-run-id").read_text() for number in "12"]
+    runs = [path.name.rpartition("-")[2] for number in "12" for path in Path(number, "wandb").glob("offline-run-*")]
+    assert runs == ids and len({*ids}) == 2

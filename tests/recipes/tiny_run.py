@@ -33,9 +33,10 @@ def command(folder: Path, *options: str, recipe: Path = TINY, judge: str = JUDGE
 
 
 def environment() -> dict[str, str]:
-    """One thread, a usual terminal's width, no network."""
+    """One thread, a usual terminal's width, no network, and no W&B service of the tests' own process."""
     small = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
-    return {**os.environ, **small, "COLUMNS": "80", "WANDB_MODE": "offline", "PYTHONPATH": str(ROOT)}
+    ours = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    return {**ours, **small, "COLUMNS": "80", "WANDB_MODE": "offline", "PYTHONPATH": str(ROOT)}
 
 
 def run_tiny(folder: Path, *options: str) -> Finished:
