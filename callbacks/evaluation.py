@@ -18,7 +18,7 @@ from psr.files.jsonl import read_json
 from psr.files.problems import read_gold_problems
 from psr.prompts.judged import read_pairs
 from psr.run.folder import SECONDS, add_seconds, search_figures
-from psr.run.results import has_model, put_model
+from psr.run.results import has_model, update_model
 from psr.search.statistics import mean
 
 
@@ -65,7 +65,9 @@ class EvaluateIterations(Callback):
         add_seconds(folder, "evaluate", time.monotonic() - started)
         searched = read_json(folder / "search.json")
         entry = {"name": f"M{number}", **figures, "pairs": searched.get("pairs", 0), "search": searched}
-        put_model(data.run.results, {**entry, "seconds": {"search": 0.0, "train": 0.0, **read_json(folder / SECONDS)}})
+        update_model(
+            data.run.results, {**entry, "seconds": {"search": 0.0, "train": 0.0, **read_json(folder / SECONDS)}}
+        )
         metrics = {f"eval/{name}": value for name, value in figures.items() if value is not None}
         found_and_spent = {**searched, **search_figures(folder)}
         metrics |= {f"search/{name}": value for name, value in found_and_spent.items() if value is not None}

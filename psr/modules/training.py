@@ -11,6 +11,7 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from psr.modules.figures import StepFigures
@@ -78,6 +79,11 @@ class RowModule(LightningModule):
             strategy.export(self.policy, tokenizer, folder)
         elif self.trainer.is_global_zero:
             export_policy(self.policy, tokenizer, folder)
+
+    def trained_parts(self) -> list[Tensor]:
+        """What this rank holds of all trained parameters; writing to these changes the policy."""
+        parts = [parameter.detach() for parameter in self.parameters() if parameter.requires_grad]
+        return [part.to_local() if isinstance(part, DTensor) else part for part in parts]
 
     def adamw(self) -> torch.optim.AdamW:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]

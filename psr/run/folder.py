@@ -31,6 +31,14 @@ class RunFolder:
         part = f"-{rank}-of-{ranks}" if ranks > 1 else ""
         return self.iteration(number) / f"reference{part}.safetensors"
 
+    def probes(self, number: int) -> Path:
+        """What M`number` writes for the gate's probe problems."""
+        return self.iteration(number) / "probes.json"
+
+    def gate(self, number: int) -> Path:
+        """What the gate found when M`number` was to take over."""
+        return self.iteration(number) / "gate.json"
+
     @property
     def trials(self) -> Path:
         """The trials of sweeps: a folder each, and a table and a study by the sweep's name."""

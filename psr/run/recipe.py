@@ -24,6 +24,7 @@ from psr.errors import UsageError
 from psr.files.jsonl import read_json, write_json
 from psr.processes.stopping import MARK, PREEMPTED, listen, stop_asked
 from psr.run.folder import RunFolder, add_seconds
+from psr.run.gate import best_line, best_model, gate_table
 from psr.run.results import read_results, results_table, start_results
 
 JudgeKind = Literal["self", "random", "verifier"]
@@ -35,7 +36,8 @@ class Stage:
 
     Args:
         name: its name, which overlays use too.
-        command: a `psr` command line; {recipe}, {seed}, {judge}, the recipe's variables and folders are filled in.
+        command: a `psr` command line; {recipe}, {seed}, {judge}, {best} (the best model so far, as in M3), the recipe's
+            variables and folders are filled in.
         seconds_of: part of M1's time ("search", "train") that the stage counts as.
         parallel: with `psr run --launch` the stage runs in the processes that this starts.
     """
@@ -90,7 +92,8 @@ def run(
                 continue
             console.rule(f"{number}/{len(stages)} {stage.name}")
             started = time.monotonic()
-            arguments = stage_arguments(stage, values, on_top.get(stage.name), run_dir)
+            best = best_model(read_results(folder.results))
+            arguments = stage_arguments(stage, {**values, "best": best}, on_top.get(stage.name), run_dir)
             if stage.parallel and launch:
                 start(launch, arguments, run_dir / "stopped")
             else:
@@ -100,7 +103,10 @@ def run(
                 add_seconds(folder.iteration(1), stage.seconds_of, seconds)
             done[stage.name] = seconds
             write_json(run_dir / "stages.json", done)
-    console.print(results_table(read_results(folder.results)))
+    results = read_results(folder.results)
+    for shown in (results_table(results), gate_table(results), best_line(results)):
+        if shown is not None:
+            console.print(shown)
     console.print(f"written to {folder.results}")
 
 

@@ -27,13 +27,13 @@ class Finished:
     stderr: str
 
 
-def command(folder: Path, *options: str) -> list[str]:
+def command(folder: Path, *options: str, recipe: Path = TINY) -> list[str]:
     return [
         sys.executable,
         "-m",
         "psr.cli.main",
         "run",
-        str(TINY),
+        str(recipe),
         "--run-dir",
         str(folder),
         "--judge",
@@ -48,11 +48,10 @@ def environment() -> dict[str, str]:
     return {**os.environ, **small, "COLUMNS": "80", "WANDB_MODE": "offline", "PYTHONPATH": str(ROOT)}
 
 
-def run_tiny(folder: Path, *options: str) -> Finished:
-    """`psr run` on the tiny recipe as a user starts it, to its end."""
-    done = subprocess.run(
-        command(folder, *options), env=environment(), cwd=folder.parent, capture_output=True, text=True, timeout=LIMIT
-    )
+def run_tiny(folder: Path, *options: str, recipe: Path = TINY) -> Finished:
+    """`psr run` on the tiny recipe, or a variant of it, as a user starts it, to its end."""
+    line, where = command(folder, *options, recipe=recipe), folder.parent
+    done = subprocess.run(line, env=environment(), cwd=where, capture_output=True, text=True, timeout=LIMIT)
     return Finished(folder, done.returncode, done.stdout, done.stderr)
 
 
