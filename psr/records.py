@@ -106,7 +106,12 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class StepPair:
-    """A preference at one prefix: the prompt is the problem and the chosen steps so far (equation 6)."""
+    """A preference at one prefix: the prompt is the problem and the chosen steps so far (equation 6).
+
+    Args:
+        weight: what its loss is multiplied by.
+        label: probability that the chosen step is the better one.
+    """
 
     problem_id: str
     depth: int
@@ -114,17 +119,22 @@ class StepPair:
     chosen_ids: tuple[int, ...]
     rejected_ids: tuple[int, ...]
     margin: int
+    weight: float = 1.0
+    label: float = 1.0
 
 
-def step_pairs(trajectory: Trajectory, min_margin: int = 1) -> list[StepPair]:
-    """One step pair per kept node whose best and worst scores differ by `min_margin`."""
+def step_pairs(
+    trajectory: Trajectory, min_margin: int = 1, weight: Callable[[StepNode], float] = lambda node: 1.0
+) -> list[StepPair]:
+    """One step pair per kept node whose best and worst scores differ by `min_margin`, with the `weight` of the node."""
     pairs = []
     prompt = trajectory.prompt_ids
     for node in trajectory.kept:
         chosen = node.candidates[node.chosen].token_ids
         rejected = node.candidates[node.rejected].token_ids
         if node.margin >= max(min_margin, 1):
-            pairs.append(StepPair(trajectory.problem.id, node.depth, prompt, chosen, rejected, node.margin))
+            place = trajectory.problem.id, node.depth
+            pairs.append(StepPair(*place, prompt, chosen, rejected, node.margin, weight(node)))
         prompt = prompt + chosen
     return pairs
 

@@ -14,14 +14,18 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Preferences:
-    """Step pairs as a loss sees them; every tensor is (pairs, 2), the chosen side first.
+    """Step pairs as a loss sees them; the sides' tensors are (pairs, 2), the chosen side first.
 
-    `policy` and `reference` are the sums over the step's tokens of log pi and log ref, `lengths` the tokens.
+    `policy` and `reference` are the sums over the step's tokens of log pi and log ref, `lengths` the tokens. `weights`
+    multiply the losses, `labels` are the probabilities that the chosen side is the better one; both are (pairs,), and
+    all 1 where they are None.
     """
 
     policy: Tensor
     reference: Tensor
     lengths: Tensor
+    weights: Tensor | None = None
+    labels: Tensor | None = None
 
     @property
     def log_ratios(self) -> Tensor:
@@ -51,9 +55,14 @@ class PreferenceLoss(nn.Module, ABC):
     def forward(self, pairs: Preferences) -> tuple[Tensor, Tensor, Tensor]:
         """Per-pair losses, and the implicit rewards beta * log(pi / ref) of both sides, without gradient."""
         ratios = pairs.log_ratios / pairs.lengths if self.length_normalised else pairs.log_ratios
-        losses = self.compare(*ratios.unbind(1))
+        chosen, rejected = ratios.unbind(1)
+        losses = self.compare(chosen, rejected)
+        if pairs.labels is not None:
+            losses = pairs.labels * losses + (1 - pairs.labels) * self.compare(rejected, chosen)
         if self.nll:
             losses = losses - self.nll * pairs.policy[:, 0] / pairs.lengths[:, 0]
+        if pairs.weights is not None:
+            losses = pairs.weights * losses
         chosen_rewards, rejected_rewards = (self.beta * ratios.detach()).unbind(1)
         return losses, chosen_rewards, rejected_rewards
 

@@ -54,6 +54,7 @@ class StepDPOModule(RowModule):
         self.save_hyperparameters(ignore=["loss"])
         self.reference, self.loss = reference, loss or StepDPOLoss()
         self.reference_logprobs: dict[int, Tensor] = {}
+        self.counts: Tensor | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.adamw()
@@ -67,6 +68,7 @@ class StepDPOModule(RowModule):
         rows = [dataset[number] for number in loader.sampler]  # type: ignore[union-attr]
         found = self.compute_reference(rows, dataset.store)
         self.reference_logprobs = {row.number: values for row, values in zip(rows, found, strict=True)}
+        self.counts = dataset.counts
 
     def compute_reference(self, rows: list[Row], store: Path | None) -> list[Tensor]:
         """The reference's log-probabilities of the rows' scored tokens; `rows` are this rank's."""
@@ -100,7 +102,10 @@ class StepDPOModule(RowModule):
         logprobs = self(row)
         reference = self.reference_logprobs[row.number].to(logprobs.device)
         sums, reference_sums = (row.completion_sums(values).view(-1, 2) for values in (logprobs, reference))
-        pairs = Preferences(sums, reference_sums, row.lengths.view(-1, 2))
+        weights = labels = None
+        if self.counts is not None:
+            weights, labels = self.counts[row.units.cpu()].to(logprobs.device).unbind(1)
+        pairs = Preferences(sums, reference_sums, row.lengths.view(-1, 2), weights, labels)
         losses, chosen_rewards, rejected_rewards = self.loss(pairs)
         self.figures.add(
             {
