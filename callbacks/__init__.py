@@ -1,1 +1,1 @@
-"""Lightning callbacks, one file each: the loop, evaluation of every M(n), search steps and figures for W&B."""
+"""Lightning callbacks, one file each: the loop, evaluation of every M(n), preemption, tables and figures for W&B."""

@@ -1,6 +1,6 @@
-"""Measures every M(n) of the loop: greedy and searched answers, the judge, steps; to the loggers and `results.json`.
+"""Evaluates every M(n) of the loop on held-out problems and pairs, and writes to the loggers and `results.json`.
 
-Reads reference answers; hands nothing of them to the loop.
+Reads reference answers, none of which reach the loop.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ class EvaluateIterations(Callback):
     Args:
         problems: JSONL of held-out problems with `answer`.
         judge_pairs: JSONL of held-out EFT pairs, or several such files.
-        max_tokens: greedy solutions are cut off at so many tokens.
-        search_problems: self-judged search is measured on the first so many of the problems.
-        limit: use only the first so many problems and pairs.
+        max_tokens: greedy solutions are cut off at this many tokens.
+        search_problems: self-judged search is measured on this many of the problems, from the first.
+        limit: use only this many problems and pairs, from the first.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class EvaluateIterations(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = loop_data(trainer)
+        # M1 is the baseline; a resumed fit comes here again and need not measure it a second time.
         if trainer.is_global_zero and not has_model(data.run.results, "M1"):
             self._evaluate(trainer, data, 1)
         data.ranks.wait()
@@ -55,15 +56,15 @@ class EvaluateIterations(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = loop_data(trainer)
         if trainer.is_global_zero:
-            self._evaluate(trainer, data, trainer.current_epoch + 2)
-        data.ranks.wait()
+            self._evaluate(trainer, data, trainer.current_epoch + 2)  # epoch 0 trains M2
+        data.ranks.wait()  # in the patient group: a collective of the training would time out meanwhile
 
     def _evaluate(self, trainer: Trainer, data: SelfRewardingDataModule, number: int) -> None:
         started = time.monotonic()
         figures = asyncio.run(self._measure(data, number))
         folder = data.run.iteration(number)
         add_seconds(folder, "evaluate", time.monotonic() - started)
-        searched = read_json(folder / "search.json")
+        searched = read_json(folder / "search.json")  # empty for M1, which no search made
         entry = {"name": f"M{number}", **figures, "pairs": searched.get("pairs", 0), "search": searched}
         update_model(
             data.run.results, {**entry, "seconds": {"search": 0.0, "train": 0.0, **read_json(folder / SECONDS)}}
@@ -75,14 +76,15 @@ class EvaluateIterations(Callback):
             logger.log_metrics({**metrics, "iteration": number}, step=trainer.global_step)
 
     async def _measure(self, data: SelfRewardingDataModule, number: int) -> dict[str, Any]:
-        await data.serve(number)
+        await data.serve(number)  # the loop has done so already, but not for M1
         engine, encoder, name = data.engine, data.encoder, f"M{number}"
         solved = await solve_greedy(engine, encoder, self.problems, self.max_tokens, f"{name} solves")
         some = self.problems[: self.search_problems]
-        judge = await data.build_judge()
+        judge = await data.build_judge()  # that of the loop, so that search is measured as the loop uses it
         searched, _ = await solve_by_search(engine, encoder, some, judge, data.search, f"{name} searches held-out")
         judging = await evaluate_judge(engine, encoder, self.judge_rows, data.judge)
         correct = graded([one.correct for one in solved])
+        # Steps only of finished solutions: one that ran into `max_tokens` has as many as fit.
         finished = [one for one in solved if one.finished]
         steps = sum(one.steps for one in finished)
         return {

@@ -1,4 +1,4 @@
-"""Sends a table of sampled search steps of every iteration to Weights & Biases: candidates, scores, judgements."""
+"""Logs a table of sampled search steps of every iteration to Weights & Biases: candidates, scores, judgements."""
 
 import random
 from collections.abc import Iterator
@@ -15,16 +15,17 @@ COLUMNS: list[str | int] = ["problem", "depth", "event", "candidate", "score", "
 
 
 class SearchTable(Callback):
-    """Logs `search/steps` at the start of every iteration where the logger is Weights & Biases.
+    """Logs `search/steps` to Weights & Biases loggers at the start of every iteration.
 
     Args:
-        steps: so many search steps are drawn, one row per distinct candidate.
+        steps: number of search steps that are sampled; the table has one row per distinct candidate.
     """
 
     def __init__(self, steps: int = 20) -> None:
         self.steps = steps
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # By now the search of this epoch is complete: `train_dataloader()` has run before this hook.
         data, number = loop_data(trainer), trainer.current_epoch + 2
         journal = TraceJournal(data.run.traces(number), f"M{number - 1}")
         nodes = [(t, node) for t in journal.trajectories.values() for node in t.nodes]
@@ -37,7 +38,7 @@ class SearchTable(Callback):
 
 
 def step_rows(trajectory: Trajectory, node: StepNode) -> Iterator[list[str | int | float]]:
-    """One row per distinct candidate: its score, and the judgements that it was shown in."""
+    """One row per distinct candidate: its score, and the judgements in which it was compared."""
     seen = set()
     for i, (candidate, score) in enumerate(zip(node.candidates, node.scores, strict=True)):
         if candidate.text in seen:

@@ -5,8 +5,8 @@
     epoch n           the engine sleeps; step-wise DPO on those pairs
     epoch n ends      this callback exports the policy as M(n + 1) and hands its weights to the engine
 
-What runs where is decided by Lightning's order of hooks: `train_dataloader()` of an epoch runs before
-`on_train_epoch_start`, so the weights that search must be with the engine at the end of the epoch before.
+Lightning's order of hooks decides what goes where: `train_dataloader()` of an epoch runs before `on_train_epoch_start`,
+so the engine must have the weights that search by the end of the previous epoch.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from psr.run.folder import add_seconds
 
 
 class SelfRewardingLoop(Callback):
-    """Exports M(n + 1) after every iteration and gives it to the engine that searches next."""
+    """Exports M(n + 1) after every iteration and loads it into the engine that searches next."""
 
     def __init__(self) -> None:
         self.started = 0.0
@@ -43,15 +43,15 @@ class SelfRewardingLoop(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.started = time.monotonic()
-        asyncio.run(loop_data(trainer).engine.sleep())
+        asyncio.run(loop_data(trainer).engine.sleep())  # a colocated engine's memory goes to the trainer
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, StepDPOModule)
-        data, number = loop_data(trainer), trainer.current_epoch + 2
+        data, number = loop_data(trainer), trainer.current_epoch + 2  # epoch 0 trains M2
         if trainer.is_global_zero:
             add_seconds(data.run.iteration(number), "train", time.monotonic() - self.started)
         pl_module.export(data.run.model(number))
-        data.ranks.wait()
+        data.ranks.wait()  # other ranks load the folder that rank 0 has just written
         asyncio.run(data.serve(number))
 
 

@@ -1,4 +1,4 @@
-"""Reads the answer off a solution's text. Knows neither problems nor how answers are compared."""
+"""Extracts the answer from a solution's text. Knows neither problems nor how answers are compared."""
 
 import re
 

@@ -1,11 +1,11 @@
-"""The base class of the errors that are the user's to mend: `psr` prints their message alone and exits with 1.
+"""The base class of errors that the user can fix: `psr` prints only their message and exits with 1.
 
 Knows nothing of psr: every package may import it. The errors of one package are defined there.
 """
 
 
 class PSRError(Exception):
-    """What went wrong and how to mend it; the message names the file or setting, its value and the fix."""
+    """An error that the user can fix; the message names the file or setting, its value and the fix."""
 
 
 class UsageError(PSRError, ValueError):

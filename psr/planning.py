@@ -1,6 +1,6 @@
-"""What a fit will need, by arithmetic: memory on each GPU, part by part, and the requests and tokens of an iteration.
+"""What a fit will need, by arithmetic: memory of each GPU, part by part, and the requests and tokens of an iteration.
 
-The model is made on the meta device from its config.json alone. Knows shapes and settings. Touches no GPU and no data.
+The model is built on the meta device from its config.json alone. Knows shapes and settings. Touches no GPU and no data.
 """
 
 from dataclasses import dataclass, field
@@ -14,16 +14,16 @@ from psr.policy.sharding import COLUMNS, ROWS
 from psr.trees.scoring import CHUNK
 
 MASTER = 4
-"""Bytes of a float32 weight; as many of its gradient, and twice as many of AdamW's two moments."""
+"""Bytes of a float32 weight, and of its gradient; AdamW's two moments take twice as much."""
 GB = 1e9
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The figures of a causal language model that decide what it needs; sizes in elements.
+    """The sizes of a causal language model that determine its memory, in elements.
 
-    `divided` are the weights of a layer that tensor parallelism divides, `whole` those that it does not. A head that is
-    tied to the embedding counts once in `total`.
+    `divided` are the weights of a layer that tensor parallelism divides, `whole` those that every rank holds. A head
+    that is tied to the embedding counts once in `total`.
     """
 
     name: str
@@ -66,16 +66,16 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a fit is spread out.
+    """How a fit is parallelized.
 
     Args:
         gpus: all GPUs.
         tensor_parallel: GPUs that share every layer.
-        sharded: FSDP2; otherwise every GPU holds all.
-        compute_bytes: of an element of gathered weights and activations.
-        row_tokens: tokens of a row, the unit of a forward and backward pass.
-        checkpoint_activations: keep the inputs of the layers only.
-        cpu_offload: shards and optimizer state are the host's.
+        sharded: FSDP2; otherwise every GPU holds all weights.
+        compute_bytes: bytes of an element of gathered weights and of activations.
+        row_tokens: tokens of a micro-batch (a packed row).
+        checkpoint_activations: keep only the inputs of the layers.
+        cpu_offload: shards and optimizer state are in host memory.
     """
 
     gpus: int
@@ -93,7 +93,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on each GPU by part; those of `alternatives` would be needed with the other setting, and do not count."""
+    """Bytes on each GPU by part; `alternatives` are what the other setting would need, and do not count."""
 
     parts: dict[str, float]
     alternatives: dict[str, float] = field(default_factory=dict)
@@ -104,9 +104,10 @@ class Memory:
 
 
 def memory(arch: Architecture, layout: Layout) -> Memory:
-    """What a GPU holds at the peak, in the backward pass of a layer; the allocator's fragments come on top."""
+    """What a GPU holds at the peak, in the backward pass of a layer; the allocator's fragmentation comes on top."""
     split, tp = layout.data_parallel if layout.sharded else 1, layout.tensor_parallel
     divided = arch.layers * arch.divided
+    # Embeddings, norms and the head are sharded by FSDP but not divided by tensor parallelism.
     held = divided / (split * tp) + (arch.total - divided) / split
     on_gpu = 0.0 if layout.cpu_offload else held
     parts = {
@@ -116,15 +117,16 @@ def memory(arch: Architecture, layout: Layout) -> Memory:
     }
     if layout.sharded:
         layer = arch.divided / tp + arch.whole
+        # Two layers, as FSDP gathers the next one while the current one computes.
         parts["gathered: two layers, head"] = layout.compute_bytes * (2 * layer + arch.head)
-        # the gradient of what is gathered, and its float32 copy on the way to its owners
+        # Unsharded gradients in the compute dtype, and the float32 copy that is reduce-scattered.
         parts["gradients of a layer or the head, whole"] = (layout.compute_bytes + MASTER) * max(layer, arch.head)
     inputs = layout.row_tokens * arch.hidden * arch.layers * layout.compute_bytes
     one_layer = layout.row_tokens * layer_activations(arch, tp, layout.compute_bytes)
     kept, every = inputs + one_layer, arch.layers * one_layer
     name = "activations, checkpointed" if layout.checkpoint_activations else "activations"
     parts[name] = kept if layout.checkpoint_activations else every
-    # of a chunk of tokens: logits, their float32 copy, its gradient, and the gradient of the logits
+    # For a chunk of tokens: logits, their float32 copy, its gradient, and the gradient of the logits.
     logits = min(CHUNK, layout.row_tokens) * arch.vocabulary * 2 * (layout.compute_bytes + MASTER)
     parts["logits of a chunk"] = logits
     parts["reference"] = 0.0  # its log-probabilities are computed once, and wait in the host's memory
@@ -133,11 +135,13 @@ def memory(arch: Architecture, layout: Layout) -> Memory:
 
 
 def layer_activations(arch: Architecture, tp: int, element: int) -> float:
-    """Bytes a token that a layer keeps for its backward pass.
+    """Bytes per token that a layer keeps for its backward pass.
 
-    Both norms keep their input in float32 and their normalized input twice; attention its queries, keys, values, output
-    and a float32 sum a head; the MLP gate, its activation, the other branch and their product.
+    Both norms keep their input in float32 and their normalized input twice; attention keeps queries, keys, values,
+    output and a float32 log-sum-exp per head; the MLP its gate, the activation of that, the other branch and their
+    product.
     """
+    # Norms compute on whole hidden states on every rank; heads and the MLP's width are divided by tensor parallelism.
     norms = 2 * (2 * element + MASTER) * arch.hidden
     attention = element * (2 * arch.hidden + 2 * arch.key_value) + MASTER * arch.heads
     return norms + (attention + 4 * element * arch.intermediate) / tp
@@ -145,12 +149,12 @@ def layer_activations(arch: Architecture, tp: int, element: int) -> float:
 
 @dataclass(frozen=True)
 class Server:
-    """A server on the GPUs that train: it has its memory while it searches, and lends it to the trainer for the rest.
+    """A colocated server, on the GPUs that train: it holds its memory during a search and releases it for training.
 
     Args:
         gpus: GPUs that share a copy of the model.
-        fraction: of a GPU's memory, for weights and cache.
-        element: bytes of a weight and of an element of the cache.
+        fraction: share of a GPU's memory for weights and KV cache.
+        element: bytes of a weight and of an element of the KV cache.
     """
 
     gpus: int
@@ -159,9 +163,9 @@ class Server:
 
 
 def serving_memory(arch: Architecture, layout: Layout, server: Server, gpu_memory: float) -> Memory:
-    """What a GPU holds during a search: the server's share, and of the trainer all but gradients and activations.
+    """What a GPU holds during a search: the server's share, and the trainer's weights and optimizer state.
 
-    A negative cache says that the share is too small for the weights.
+    A negative cache means that the share is too small for the weights.
     """
     weights = server.element * arch.total / server.gpus
     resting = ("weights, float32", "optimizer, two moments")
@@ -170,17 +174,17 @@ def serving_memory(arch: Architecture, layout: Layout, server: Server, gpu_memor
 
 
 def cached_tokens(arch: Architecture, server: Server, cache: float) -> float:
-    """How many tokens' keys and values of all layers a copy of the model holds in `cache` bytes on each of its GPUs."""
-    return cache * server.gpus / (2 * arch.layers * arch.key_value * server.element)
+    """Tokens in the KV cache of one copy of the model, which has `cache` bytes on each of its GPUs."""
+    return cache * server.gpus / (2 * arch.layers * arch.key_value * server.element)  # 2: keys and values
 
 
 @dataclass(frozen=True)
 class Guess:
-    """What nobody knows before the search.
+    """Assumptions about what is not known before the search.
 
     Args:
-        gpu_memory: GB of a GPU.
-        usable: share of it that may be planned for; the rest is for the CUDA context, NCCL and fragments.
+        gpu_memory: memory of a GPU in GB.
+        usable: share of it that can be used; the rest is for the CUDA context, NCCL and fragmentation.
         steps: steps of a solution; the paper's 7B model took 9.35 on MATH as M1.
         step_tokens: tokens of a step.
         problem_tokens: tokens of a problem with its prompt.
@@ -196,9 +200,10 @@ class Guess:
 
 
 def iteration_work(problems: int, width: int, both_orders: bool, explains: bool, guess: Guess) -> dict[str, float]:
-    """Requests and tokens of the search of an iteration: at most, as equal candidates and roll-backs are not known."""
+    """Requests and tokens of an iteration's search: upper bounds, as duplicate candidates are not known before."""
     expansions = problems * guess.steps
     verdicts = expansions * width * (width - 1) / (1 if both_orders else 2)
+    # The mean over the expansions of a solution, before which 0, 1, ..., steps - 1 steps stand.
     prefix = guess.problem_tokens + guess.step_tokens * (guess.steps - 1) / 2
     return {
         "problems": problems,
@@ -207,5 +212,6 @@ def iteration_work(problems: int, width: int, both_orders: bool, explains: bool,
         "prompt tokens": expansions * width * prefix + verdicts * (prefix + 2 * guess.step_tokens),
         "generated tokens": expansions * width * guess.step_tokens + verdicts * explains * guess.explanation_tokens,
         "step pairs, at most": expansions,
+        # A step tree holds the problem once, and of every expansion the chosen and the rejected step.
         "tokens of the step trees": problems * guess.problem_tokens + 2 * expansions * guess.step_tokens,
     }

@@ -1,8 +1,8 @@
-"""The records that the parts of psr hand to each other, and their JSON form.
+"""The records that the parts of psr exchange, and their JSON form.
 
 Frozen dataclasses and nothing else: no tokenizer, model, engine or file is known here. A record is written as the
-JSON object of its fields (`to_json`) and read back equal (`trajectory_from_json`), so that the traces on disk are the
-whole truth about a search.
+JSON object of its fields (`to_json`) and read back equal (`trajectory_from_json`), so that the traces on disk hold
+everything about a search.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Event = Literal["kept", "rolled_back", "tied"]
-"""What became of an expanded node: it extends the solution; it was discarded by a later roll-back; nobody won."""
+"""What became of an expanded node: it extends the solution, a later roll-back discarded it, or all scores tied."""
 
 Verifier = Callable[[str, Sequence[str], str], bool]
 """(problem, previous steps, candidate step) -> whether that step is right; exact, for procedural problems."""
@@ -29,10 +29,10 @@ class GoldProblem:
     """A question with its reference answer, for evaluation only.
 
     Args:
-        answer: empty where there is none: the question is asked, and not counted.
-        unit: what the answer is measured in; a prediction may name it or not.
-        tolerance: a number may differ by so much.
-        several: the answer lists values, all of which are asked for, in any order.
+        answer: the reference answer; empty if there is none, so that the problem does not count in an accuracy.
+        unit: unit of the answer; a prediction may name it or not.
+        tolerance: how much a number may differ from the answer.
+        several: the answer lists several values, all of which are required, in any order.
     """
 
     id: str
@@ -58,7 +58,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One sampled next step. `token_ids` are the engine's own and are what is trained on; `text` is their decoding."""
+    """One sampled next step. `token_ids` are those that the engine sampled, and are trained on; `text` decodes them."""
 
     token_ids: tuple[int, ...]
     text: str

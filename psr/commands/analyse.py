@@ -1,6 +1,6 @@
-"""`psr analyse`: what the paper's tables and figures show, of one's own run, as JSON and printed.
+"""`psr analyse`: the paper's tables and figures for your own run, as JSON and on the terminal.
 
-A run's models are asked with the settings that the run had. Every command can be stopped and started again.
+A run's models are queried with the settings of the run. Every command can be stopped and resumed.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ def compare(a: Path, b: Path, level: float = 0.95) -> None:
     Args:
         a: a .graded.jsonl file that `psr evaluate` wrote.
         b: another one.
-        level: share of the bootstrap draws inside the interval.
+        level: coverage of the bootstrap interval.
     """
     row = {"a": str(a), "b": str(b), "benchmark": "-", "method": "-", "width": "", **compare_outcomes(a, b, level)}
     Console().print(comparison_table([row]))
@@ -61,9 +61,9 @@ def judge(
     Args:
         run: run directory.
         models: names such as M1; all models of the run if not given.
-        shots: M0 has not learnt to judge, and is shown so many judged pairs of the training data first, or as many as
-            its context has room for.
-        limit: only the first so many pairs of each file.
+        shots: few-shot examples for M0, which has not learnt to judge: judged pairs of the training data, as many as
+            fit into its context.
+        limit: only this many pairs of each file, from the first.
         engine: what the models are served by; the run's own if not given.
     """
     settings = read_run_settings(run, engine)
@@ -80,7 +80,7 @@ def judge(
         return [{**figures, **measured, "length_bias": length_bias(given, rows, encoder)}]
 
     async def judged_with(count: int, encoder: Encoder) -> tuple[list[int], int]:
-        """The verdicts after `count` examples, or as many as the context has room for, and how many those were."""
+        """The verdicts after `count` examples, or as many as fit into the context, and how many those were."""
         shown = replace(encoder, shots=judge_shots(examples, settings.prompts, count))
         try:
             return await judged(settings.engine, shown, rows, settings.judge), count
@@ -101,7 +101,7 @@ def scoring(run: Path, models: list[str] | None = None, limit: int | None = None
     Args:
         run: run directory.
         models: names such as M1; M1 and what came of it if not given.
-        limit: only the first so many pairs of each file.
+        limit: only this many pairs of each file, from the first.
         engine: what the models are served by; the run's own if not given.
     """
     settings = read_run_settings(run, engine)
@@ -131,7 +131,7 @@ def steps(
         run: run directory.
         models: names such as M1; M1 and what came of it if not given.
         benchmarks: as for psr evaluate; the run's held-out problems if not given.
-        limit: only the first so many problems.
+        limit: only this many problems, from the first.
         engine: what the models are served by; the run's own if not given.
     """
     settings = read_run_settings(run, engine)
@@ -160,7 +160,7 @@ def scaling(
         methods: of psr search; if not given greedy, majority and step (self-judged step search), or best_of_n for a run
             that searches whole responses.
         benchmarks: as for psr evaluate; the run's held-out problems if not given.
-        limit: only the first so many problems.
+        limit: only this many problems, from the first.
         engine: what the models are served by; the run's own if not given.
     """
     settings = read_run_settings(run, engine)
@@ -182,7 +182,7 @@ def distribution(
         run: run directory, with the data of its supervised training.
         embedding: "wordllama" (its package brings its weights along), or the Hugging Face folder or name of a model
             whose hidden states are averaged, for instance the run's models/M1 or google-bert/bert-base-uncased.
-        texts: at most so many of each kind.
+        texts: at most this many of each kind.
         perplexity: of t-SNE.
         seed: of the choice of texts, and of t-SNE.
     """
@@ -201,7 +201,7 @@ def everything(run: Path, limit: int | None = None, embedding: str = SHIPPED, en
 
     Args:
         run: run directory.
-        limit: only the first so many problems, and pairs.
+        limit: only this many problems, and pairs, from the first.
         embedding: as for psr analyse distribution.
         engine: what the models are served by; the run's own if not given.
     """
@@ -266,6 +266,6 @@ def evaluated(
     names = benchmarks or [str(settings.problems)]
     sets = {benchmark_label(name): read_benchmark(name, limit) for name in names}
     out = settings.run / "analysis"
-    judge = replace(settings.judge, kind="self")  # whoever made the pairs, what is measured here is the policy alone
+    judge = replace(settings.judge, kind="self")  # whatever judge the run used, the policy itself is measured here
     how = Evaluation(settings.engine, settings.prompts, judge, strategy, out, methods, widths)
     return asyncio.run(how.run(chosen_models(settings, models or trained(settings)), sets))

@@ -1,4 +1,4 @@
-"""What the `psr analyse` commands write and print: one JSON file and one table each."""
+"""Output of the `psr analyse` commands: one JSON file and one table each."""
 
 from typing import Any
 

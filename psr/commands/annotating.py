@@ -1,4 +1,4 @@
-"""What the data commands share: benchmarks, names of files beside the data, and asking an annotator for all of it."""
+"""Shared by the data commands: benchmarks, names of files beside the data, and requests to an annotator."""
 
 import asyncio
 import hashlib
@@ -13,11 +13,11 @@ from psr.curation.sources import read_source
 from psr.search.run import for_each
 
 SAMPLE = 2**20
-"""Bytes at the beginning and at the end of a file of weights that are compared: training moves all of them."""
+"""Bytes compared at the beginning and the end of a weights file: training changes all of them."""
 
 
 def read_benchmarks(sources: Sequence[str] | None) -> Benchmarks:
-    """The problems of the sources, to be kept out of training data."""
+    """The problems of the benchmarks, which must not be in training data."""
     return Benchmarks.of({name: [row["problem"] for row in read_source(name)] for name in sources or []})
 
 
@@ -27,7 +27,7 @@ def beside(out: Path, ending: str) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """Tells the weights in a folder from others that stood under the same name, without reading all of them."""
+    """A fingerprint that tells the weights in a folder from earlier ones of the same name, without reading all."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
@@ -38,7 +38,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def ask_all(endpoint: Endpoint, asked: Sequence[str], journal: Path, title: str) -> tuple[list[str], str]:
-    """The replies to the prompts `asked`, in order, and in words what all of them cost, whichever run paid for them."""
+    """The replies to the prompts `asked`, in order, and a line on the cost of all, including earlier runs."""
 
     async def run() -> tuple[list[str], str]:
         async with Annotator(endpoint, journal) as annotator:
@@ -46,7 +46,7 @@ def ask_all(endpoint: Endpoint, asked: Sequence[str], journal: Path, title: str)
             async def one(prompt: str) -> str:
                 return (await annotator.ask([{"role": "user", "content": prompt}])).text
 
-            # All are handed over at once: how many are under way is the courier's to say.
+            # All at once: the courier limits how many are in flight.
             replies = await for_each(asked, one, title, len(asked) or 1, note=lambda: annotator.sent.line(endpoint))
             print(f"sent now: {annotator.sent.line(endpoint)}")
             return replies, annotator.used.line(endpoint)

@@ -1,4 +1,4 @@
-"""`psr data`: makes the JSONL files that the stages read."""
+"""`psr data`: creates the JSONL files that the stages read."""
 
 import random
 from pathlib import Path
@@ -95,10 +95,10 @@ def split(
         pairs: step pairs with `problem`, `previous_steps`, `chosen`, `rejected`.
         test: held-out problems with `id`, `problem`, `answer`.
         out: folder to write.
-        ift: so many of the solutions become ift.jsonl.
-        loop: so many others become problems.jsonl, without solution and answer.
-        eft: about so many pairs become eft.jsonl.
-        eft_heldout: so many pairs, on problems that eft.jsonl does not have, become eft_heldout.jsonl.
+        ift: how many of the solutions become ift.jsonl.
+        loop: how many others become problems.jsonl, without solution and answer.
+        eft: about how many pairs become eft.jsonl.
+        eft_heldout: how many pairs, on problems that eft.jsonl does not have, become eft_heldout.jsonl.
         seed: seed of the split.
     """
     rng = random.Random(seed)

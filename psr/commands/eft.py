@@ -1,7 +1,7 @@
 """`psr data eft --from verifier | prm800k | search`: judged step pairs, explained by an annotator if there is one.
 
-Killed and started again with the same arguments, a command asks the annotator only what it has not asked yet, and
-`search` searches only the problems that have no tree.
+Killed and started again with the same arguments, a command sends the annotator only requests without a reply, and
+`search` searches only the problems without a tree.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ def verifier(
     dry_run: bool = False,
     seed: int = 0,
 ) -> None:
-    """Make judge data of arithmetic: the policy's own right and wrong steps, told apart by the exact verifier.
+    """Make judge data for arithmetic: the policy's own correct and wrong steps, labelled by the exact verifier.
 
     Args:
         model: Hugging Face folder of the policy that samples.
@@ -58,9 +58,9 @@ def verifier(
         search: how candidates are sampled.
         prompts: templates and step format.
         pairs_per_step: at most so many pairs at one prefix.
-        limit: keep at most so many pairs.
+        limit: keep at most this many pairs.
         annotator: writes the explanations, and must agree with the verifier; the generator explains if there is none.
-        heldout: about so many pairs, on problems of their own, go to <out>.heldout.jsonl.
+        heldout: about this many pairs, on problems of their own, go to <out>.heldout.jsonl.
         dry_run: sample, then print what the annotator would be asked.
         seed: seed of the sampling and of the choice of pairs.
     """
@@ -110,7 +110,7 @@ def prm800k(
     dry_run: bool = False,
     seed: int = 0,
 ) -> None:
-    """Make judge data of step ratings by people: at the same prefix one step rated good and one rated bad.
+    """Make judge data from human step ratings: at the same prefix, one step rated good and one rated bad.
 
     Args:
         ratings: "prm800k" or another hub set, a file of rated trajectories (PRM800K's format or ours), or of pairs
@@ -119,8 +119,8 @@ def prm800k(
         prompts: templates and step format.
         annotator: writes explanations, and must agree with the ratings; without one there are verdicts alone.
         benchmarks: sources whose problems are rejected.
-        heldout: about so many pairs, on problems of their own, go to <out>.heldout.jsonl.
-        limit: take at most so many pairs, chosen by the seed.
+        heldout: about this many pairs, on problems of their own, go to <out>.heldout.jsonl.
+        limit: take at most this many pairs, chosen by the seed.
         dry_run: print what the annotator would be asked; send and write nothing.
         seed: choice of pairs, split and order.
     """
@@ -158,7 +158,7 @@ def search(
     concurrency: int = 256,
     seed: int = 0,
 ) -> None:
-    """Make judge data as the paper does: tree search, best and worst of a layer by the PRM, an annotator that agrees.
+    """Make judge data as in the paper: tree search, best and worst of a layer by the PRM, confirmed by an annotator.
 
     Searched trees are kept in <out>.trees.jsonl, replies in <out>.replies.jsonl.
 
@@ -170,13 +170,13 @@ def search(
         prm: the process reward model, with an engine of its own.
         search: how a tree is grown.
         prompts: templates and step format.
-        margin: best and worst form a pair only if their P("+") differ by so much.
+        margin: best and worst form a pair only if their P("+") differ by at least this.
         annotator: writes explanations, and must agree with the PRM; without one there are verdicts alone.
         benchmarks: sources whose problems are rejected.
-        heldout: about so many pairs, on problems of their own, go to <out>.heldout.jsonl.
-        limit: take at most so many pairs, chosen by the seed.
+        heldout: about this many pairs, on problems of their own, go to <out>.heldout.jsonl.
+        limit: take at most this many pairs, chosen by the seed.
         dry_run: search, then print what the annotator would be asked.
-        concurrency: problems under way at the same time.
+        concurrency: most problems under way at the same time.
         seed: choice of pairs, split and order; the search has a seed of its own.
     """
     encoder = Encoder(load_tokenizer(check_folder(model)), prompts)
@@ -202,7 +202,7 @@ def grow(
     encoder: Encoder,
     concurrency: int,
 ) -> list[SearchedTree]:
-    """The trees of all problems, in order; those that the journal has are not searched again."""
+    """The trees of all problems, in order; those in the journal are not searched again."""
     journal = beside(out, "trees.jsonl")
     made_by = {"model": fingerprint(model), "prm": fingerprint(prm.model), "search": asdict(settings)}
     kept = read_appended(journal)

@@ -1,4 +1,4 @@
-"""What every source of judged pairs goes through in the end: annotator, filters, split, files, data card."""
+"""The last stages of every source of judged pairs: annotator, filters, split, files, data card."""
 
 from collections.abc import Sequence
 from pathlib import Path

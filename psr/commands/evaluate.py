@@ -1,4 +1,4 @@
-"""`psr evaluate`: models on benchmarks, solved, graded and compared, from the command line, resumable."""
+"""`psr evaluate`: solves benchmarks with models, grades and compares them; resumable."""
 
 import asyncio
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ def evaluate(
 ) -> None:
     """Evaluate policies on benchmarks: accuracy, its standard error, and intervals of the gaps between the policies.
 
-    Started again, it does what is missing. Problems without a reference answer are named, and not counted.
+    Started again, it runs only what is missing. Problems without a reference answer are listed but not counted.
 
     Args:
         models: Hugging Face folders of the policies; the later ones are compared with the first.
@@ -55,10 +55,10 @@ def evaluate(
         widths: solutions, or candidates per step, of the methods that sample; several are evaluated one by one;
             [strategy.width] if not given.
         strategy: how problems are solved.
-        judge: how the policy judges where a method asks it.
+        judge: how the policy judges, for the methods that need a judge.
         prompts: templates and step format.
         engine: what generates and judges; in this process if not given.
-        limit: only the first so many problems of each benchmark.
+        limit: only this many problems of each benchmark, from the first.
     """
     if not models or not benchmarks:
         raise UsageError("psr evaluate needs --models [FOLDER, ...] and --benchmarks [FILE or name, ...]")
@@ -80,7 +80,7 @@ def evaluate(
 
 
 def remarks(result: Row) -> list[str]:
-    """What is to be known of a benchmark's problems besides the figures."""
+    """Notes on a benchmark's problems that belong beside the numbers."""
     found = []
     if result["no_gold"]:
         found.append(f"{result['benchmark']}: no reference answer, not counted: {', '.join(result['no_gold'])}")
@@ -92,7 +92,7 @@ def remarks(result: Row) -> list[str]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How models are evaluated, and where the results go."""
+    """How models are evaluated, and where the results are written."""
 
     engine: Engine
     prompts: Prompts
@@ -103,7 +103,7 @@ class Evaluation:
     widths: Sequence[int] | None = None
 
     async def run(self, models: dict[str, Path], sets: dict[str, list[GoldProblem]]) -> list[Row]:
-        """The results of every model, benchmark, method and width, each written to evaluation.json as it comes."""
+        """The results of every model, benchmark, method and width, each written to evaluation.json once it is there."""
         results = []
         try:
             for name, folder in models.items():
@@ -144,7 +144,7 @@ def outcome_path(out: Path, result: Row) -> Path:
 
 
 def put_result(path: Path, figures: Row) -> None:
-    """Add or replace what evaluation.json says of this model, benchmark, method and width."""
+    """Add or replace the entry of this model, benchmark, method and width in evaluation.json."""
     others = [row for row in read_json(path).get("results", []) if any(row[key] != figures[key] for key in KEY)]
     write_json(path, {"schema": 1, "results": [*others, figures]})
 

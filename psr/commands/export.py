@@ -1,4 +1,4 @@
-"""`psr data export`: what psr makes, for other trainers."""
+"""`psr data export`: psr's data in the formats of other trainers."""
 
 from pathlib import Path
 from typing import Any, Literal

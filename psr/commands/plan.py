@@ -1,6 +1,6 @@
-"""`psr plan --config FILE`: what the stage of a config will need, and whether it fits, before any GPU is asked for.
+"""`psr plan --config FILE`: what the stage of a config will need, and whether it fits, before a GPU is allocated.
 
-Knows the parsed config, whose arguments are those of `psr fit`, and `--plan.*`; nothing of it is made.
+Knows the parsed config, whose arguments are those of `psr fit`, and `--plan.*`; it instantiates none of it.
 """
 
 from pathlib import Path
@@ -71,7 +71,7 @@ def server_of(data: Any) -> Server | None:
 
 
 def check_server(searching: Memory, server: Server, room: float) -> None:
-    """Raises UsageError where the server has no room for its weights or a cache, or the trainer none beside it."""
+    """Raises UsageError if the server has no room for its weights or a cache, or the trainer none beside it."""
     name = "data.engine.init_args.launch"
     if searching.parts["server: cache"] <= 0:
         raise UsageError(
@@ -86,7 +86,7 @@ def check_server(searching: Memory, server: Server, room: float) -> None:
 
 
 def advice(needs: Memory, layout: Layout) -> str:
-    """What would help most."""
+    """The settings that would save most memory."""
     if not layout.sharded:
         return f"Shard it: trainer.strategy {SHARDED}"
     largest = max(needs.parts, key=lambda name: needs.parts[name])

@@ -1,4 +1,4 @@
-"""`psr report`: looks at one or several runs and writes what it found as a page, images and Markdown."""
+"""`psr report`: reads one or several runs and writes a page, images and Markdown."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ def report(runs: list[Path], out: Path | None = None, problems: int = 20, images
     Args:
         runs: folders that `psr run` wrote to; runs that differ only in the seed share a colour.
         out: folder to write to; `report` in the first run's folder if not given.
-        problems: so many searched problems of every iteration can be looked at in the page, drawn at random; more
-            make a larger file.
+        problems: how many searched problems of every iteration the page shows, drawn at random; more make a larger
+            file.
         images: also write figures/*.svg and *.png; needs Chrome or Chromium on the machine.
     """
     from psr.report.images import NoBrowserError, write_images

@@ -34,7 +34,7 @@ def responses(
     limit: int | None = None,
     seed: int = 0,
 ) -> None:
-    """Make judge data of arithmetic: the policy's own whole responses, compared and scored by the exact verifier.
+    """Make judge data for arithmetic: the policy's own whole responses, compared and scored by the exact verifier.
 
     Args:
         model: Hugging Face folder of the policy that samples.
@@ -46,10 +46,10 @@ def responses(
         n: responses sampled per problem.
         temperature: sampling temperature.
         max_tokens: longer responses are dropped.
-        pairs_per_problem: at most so many pairs.
-        scored_per_problem: at most so many scored responses.
-        steps_per_problem: at most so many scored steps.
-        limit: keep at most so many pairs.
+        pairs_per_problem: at most this many pairs.
+        scored_per_problem: at most this many scored responses.
+        steps_per_problem: at most this many scored steps.
+        limit: keep at most this many pairs.
         seed: seed of the sampling and of the choice of rows.
     """
     encoder, rng = Encoder(load_tokenizer(check_folder(model)), prompts), random.Random(seed)

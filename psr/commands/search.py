@@ -1,4 +1,4 @@
-"""`psr search`: solve problems with a policy and its own judgement, from the command line, resumable."""
+"""`psr search`: solve problems by test-time search with a policy that judges itself; resumable."""
 
 import asyncio
 from dataclasses import asdict, replace
@@ -50,7 +50,7 @@ def search(
     engine: Engine | None = None,
     prm: PRM | None = None,
 ) -> None:
-    """Solve problems by test-time search, the policy its own judge; started again, it does what is missing.
+    """Solve problems by test-time search with self-judging; started again, it solves only what is missing.
 
     Args:
         model: Hugging Face folder of the policy.
@@ -62,12 +62,12 @@ def search(
         beam: partial solutions that `beam` keeps.
         temperature: sampling temperature; `greedy` has none.
         top_p: nucleus of what is sampled.
-        max_tokens: a whole solution is cut off at so many tokens.
-        max_step_tokens: a step is cut off at so many tokens.
+        max_tokens: a whole solution is cut off at this many tokens.
+        max_step_tokens: a step is cut off at this many tokens.
         max_steps: steps of a solution.
-        limit: only the first so many problems.
+        limit: only this many problems, from the first.
         seed: seed of the sampling.
-        concurrency: problems under way at the same time.
+        concurrency: most problems under way at the same time.
         judge: who judges, "self" or "prm", and how.
         prompts: templates and step format.
         engine: what generates and judges; in this process if not given.
@@ -109,7 +109,7 @@ def search(
 
 
 async def solve(method: Method, problems: list[Problem], means: Means, path: Path, how: dict[str, Any]) -> list[Row]:
-    """A row for every problem: those of `path` as they are, the others solved now and appended one by one."""
+    """A row for every problem: those already in `path`, and the others, solved now and appended one by one."""
     done = {row["id"]: row for row in read_appended(path)}
     if any(row["how"] != how for row in done.values()):
         raise DataError(f"{path} was written by another model or with other settings: give another --out")
@@ -121,7 +121,7 @@ async def solve(method: Method, problems: list[Problem], means: Means, path: Pat
         meter = Meter(means.engine)
         try:
             solution = await STRATEGIES[method](problem, replace(means, engine=meter))
-        except PromptTooLong as error:  # unsolved, which is no reason to leave the others unsolved
+        except PromptTooLong as error:  # unsolved; the others go on
             solution = Solution("", False, {"too_long": str(error)})
         return {
             "id": problem.id,
@@ -146,7 +146,7 @@ def read_answers(path: Path) -> dict[str, str]:
 
 
 def summary(method: Method, rows: list[Row], answers: dict[str, str]) -> Row:
-    """What a method reached and what it spent per problem; accuracy where all answers are known."""
+    """The results of a method and its cost per problem; accuracy if all answers are known."""
     figures: Row = {"method": method, "problems": len(rows)}
     for name in ("finished", "prompt_tokens", "generated_tokens"):
         figures[name] = sum(row[name] for row in rows) / len(rows)

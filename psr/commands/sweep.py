@@ -1,4 +1,4 @@
-"""`psr sweep FILE`: the trials of a W&B sweep file on this machine; started again it goes on."""
+"""`psr sweep FILE`: runs the trials of a W&B sweep file on this machine; started again, it resumes."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ from psr.errors import UsageError
 
 
 def sweep(file: Path, base: Path, trials: int | None = None, workers: int = 1, seed: int = 0) -> None:
-    """Run what is missing of a sweep, then print its table.
+    """Run the missing trials of a sweep, then print its table.
 
     Args:
         file: sweep file in W&B's format; its command gets the name of a trial's folder by WANDB_RUN_ID.
         base: run directory whose `trials` hold the trials, as the file's command says; most start from what is in it.
-        trials: stop at so many in all; if not given, at the file's `run_cap`, or when a grid is done.
+        trials: number of trials in all; by default the `run_cap` of the file, or all points of a grid.
         workers: trials at the same time.
         seed: seed of the sampler.
     """

@@ -1,4 +1,4 @@
-"""`psr trial RECIPE BASE STAGE SETTING...`: one stage of a recipe again, with other settings, from what a run has made.
+"""`psr trial RECIPE BASE STAGE SETTING...`: runs one stage of a recipe again, with other settings, on a run's outputs.
 
 The trial has a folder of its own, which shares the run's data and first models; its name is WANDB_RUN_ID where that is
 set, as W&B's agent and `psr sweep` do. Started again with the same name it goes on.
@@ -38,7 +38,7 @@ def trial(words: list[str], execute: Callable[[list[str]], None]) -> None:
     values = {**read_variables(spec, {}), "recipe": str(recipe), "seed": str(before["seed"]), "judge": before["judge"]}
     on_top = read_overlay(recipe, before["overlay"], list(stages)).get(name)
     with open(folder / "lock", "w") as lock, contextlib.chdir(folder):
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the process of a sweep that was killed may need a moment to end
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the trial's process of a killed sweep may take a moment to end
         for part in map(Path, SHARED):
             if (base / part).exists() and not part.exists():
                 part.parent.mkdir(exist_ok=True)

@@ -1,1 +1,1 @@
-"""Making training files: sources, steps, judged pairs, annotation, decontamination."""
+"""Data curation: sources, steps, judged pairs, annotation, decontamination."""

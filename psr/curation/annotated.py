@@ -1,7 +1,7 @@
-"""EFT pairs through the filters: an annotator judges both orders, explanation first; then the split by problem.
+"""Filters for EFT pairs: an annotator judges each in both orders, explanation first; then the split by problem.
 
-Whoever labelled a pair first (a verifier, people, a PRM), it stays only if the annotator names the same step in both
-orders, and it is the labelled one. Knows EFT rows and texts of replies; not who is asked, or how.
+Whatever labelled a pair first (a verifier, people, a PRM), it is kept only if the annotator names the labelled step in
+both orders. Knows EFT rows and texts of replies, not who is asked, or how.
 """
 
 import random
@@ -28,7 +28,7 @@ class EFTData:
 
 
 def usable_pairs(rows: Iterable[Mapping[str, Any]], benchmarks: Benchmarks, data: EFTData) -> list[dict[str, Any]]:
-    """The pairs worth asking about; the others are rejected: in a benchmark, steps equal, or there before."""
+    """The pairs worth asking about; rejected are those in a benchmark, with equal steps, or duplicates."""
     kept, seen = [], set()
     for row in rows:
         both = frozenset(row[side].strip() for side in ("chosen", "rejected"))
@@ -46,7 +46,7 @@ def usable_pairs(rows: Iterable[Mapping[str, Any]], benchmarks: Benchmarks, data
 
 
 def questions(row: Mapping[str, Any], prompts: Prompts) -> list[str]:
-    """What the annotator is asked about a pair: the judge prompt, the chosen step first, then second."""
+    """The judge prompts for the annotator about a pair: the chosen step first, then second."""
     return [text for text, _, _ in judge_texts(row, prompts)]
 
 
@@ -71,17 +71,17 @@ def take_judged(row: Mapping[str, Any], replies: Sequence[str], prompts: Prompts
 
 
 def explanation(reply: str, prompts: Prompts, label: str) -> str:
-    """What a reply says before its last verdict."""
+    """The text of a reply before its last verdict."""
     return reply.rpartition(prompts.verdict_text(label))[0]
 
 
 def split_by_problem(
     rows: Sequence[Mapping[str, Any]], heldout: int, seed: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Shuffled training pairs, and about `heldout` pairs on problems that training does not have.
+    """Shuffled training pairs, and about `heldout` pairs on problems that are not in the training pairs.
 
-    Each row gets `shown`, the place ("A" or "B") at which the chosen step stands where a pair is shown in one order
-    only: half and half in either part. (Training and evaluation of `psr` show both orders.)
+    Each row gets `shown`, the position ("A" or "B") of the chosen step for users who show a pair in one order only:
+    half and half in either part. (Training and evaluation of `psr` show both orders.)
     """
     by_problem: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:

@@ -1,10 +1,10 @@
 """Procedural problems: chains of additions and subtractions with worked solutions, and an exact verifier of steps.
 
-A problem such as "37a+18b-20" is solved left to right, one operation a step; letters mark the operations, so that a
-step names its place as "Step 2:" does. A step states its result at once ("a37+18=55"), as people do in their heads, and
-like people it may forget the carry ("a37+18=45") or count one too many ("a37+18=65"): `solution` writes such imperfect
-demonstrations. A judge takes its time: `explain` works units and tens out apart with the carry ("7+8=15,3+1+1=5=55")
-before it compares. `is_right` and `explain` are exact.
+A problem such as "37a+18b-20" is solved left to right, one operation per step; letters mark the operations, so that a
+step names its place as "Step 2:" does. A step states its result at once ("a37+18=55"), like mental arithmetic, and may
+forget the carry ("a37+18=45") or count one too many ("a37+18=65"): `solution` writes such imperfect demonstrations. A
+judge works more carefully: `explain` computes units and tens separately with the carry ("7+8=15,3+1+1=5=55") before it
+compares. `is_right` and `explain` are exact.
 
 Knows texts only: no tokenizer, model, prompt or search.
 """
@@ -65,7 +65,7 @@ def values(chain: Chain) -> list[int]:
 
 
 def parse(problem: str) -> Chain:
-    """The chain that `problem` writes. Raises ValueError on any other text."""
+    """Parses the text of a problem. Raises ValueError on any other text."""
     if not re.fullmatch(r"\d+([a-z][+-]\d+)+", problem):
         raise ValueError(f"not a chain of additions and subtractions: {problem!r}")
     start = re.match(r"\d+", problem)
@@ -104,7 +104,7 @@ def chains(seed: int, shortest: int, longest: int, hard_share: float) -> Iterato
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation at its place: the mark that the problem gives it, the value so far, sign and operand."""
+    """One operation at its place: its mark in the problem, the value so far, sign and operand."""
 
     mark: str
     value: int
@@ -129,7 +129,7 @@ def operations(chain: Chain) -> list[Operation]:
 
 
 def slip(operation: Operation, rng: random.Random, forgotten_share: float, phantom_share: float) -> int:
-    """The result as people state it: a carry is forgotten, or one too many is counted."""
+    """A result with a typical human error: a carry is forgotten, or one too many is counted."""
     right, carry = int(operation.result), 10 if operation.sign == "+" else -10
     forgotten = forgotten_share if carries(operation.value, operation.sign, operation.operand) else 0.0
     [slipped] = rng.choices(
@@ -169,7 +169,7 @@ def solution(chain: Chain, rng: random.Random, forgotten_share: float = 0.0, pha
 
 
 def next_operation(problem: str, steps: Sequence[str]) -> Operation | None:
-    """The operation of the step that comes next, on the result that the last step states.
+    """The operation of the next step, on the result that the last step states.
 
     None where there is no such step: the chain is at its end, or the last step states no result.
     """
@@ -199,11 +199,11 @@ def is_right(problem: str, steps: Sequence[str], candidate: str) -> bool:
 
 
 def explain(problem: str, steps: Sequence[str], a: str, b: str) -> str | None:
-    """A judge's working: the step worked out, who states which result, who states the right one.
+    """A judge's explanation: the step worked out, the result of each candidate, and which one is right.
 
     For instance "a37+18:7+8=15,3+1+1=5=55;54A,55B;55B" for the candidates 45 and 55: these results are written units
-    first, so that the digit in which candidates mostly differ stands beside the label. "?" stands for a candidate that
-    is not the step that comes next, and for nobody. None where nothing comes next.
+    first, so that the digit in which candidates mostly differ is next to the label. "?" stands for a candidate that is
+    not the next step, and for no candidate. None if there is no next step.
     """
     expected = next_operation(problem, steps)
     if expected is None or not in_range(apply(expected.value, expected.sign, expected.operand)):

@@ -1,6 +1,6 @@
-"""Whole responses to arithmetic chains: which is right, what an additive judge gives them, how two of them compare.
+"""Whole responses to arithmetic chains: whether they are correct, their additive score, and which of two is better.
 
-The exact counterpart, for whole responses, of what `psr.curation.arithmetic` says of single steps. Knows texts only.
+The exact counterpart, for whole responses, of `psr.curation.arithmetic` for single steps. Knows texts only.
 """
 
 from collections.abc import Sequence
@@ -16,23 +16,23 @@ def lines(response: str) -> list[str]:
 
 
 def right_steps(problem: str, previous: Sequence[str], response: str) -> list[bool]:
-    """For every step of a response that goes on from `previous`: whether it is right, on what was stated before it."""
+    """Whether each step of a response that continues `previous` is correct, given the results stated before it."""
     steps = lines(response)
     return [is_right(problem, [*previous, *steps[:i]], step) for i, step in enumerate(steps)]
 
 
 def is_right_response(problem: str, previous: Sequence[str], response: str) -> bool:
-    """Exact check of what goes on from `previous`, one step or all the rest: every step of it is right."""
+    """Exact check of a continuation of `previous`, one step or all the rest: every step of it is correct."""
     return all(right_steps(problem, previous, response))
 
 
 def score(problem: str, previous: Sequence[str], response: str) -> tuple[int, str] | None:
-    """The points of a response, one for each right step and five at most, and the judge's working.
+    """The points of a response, one for each correct step and at most five, and the judge's explanation.
 
     Every step is worked out, marked a+ or a- after its stated units and tens, and followed by the points so far:
     "a37+18:7+8=15,3+1+1=5=55;54a-0b45-20:5-0=5,4-2=2=25;52b+1" for the steps "a37+18=45" and "b45-20=25". A small model
-    adds one to the last number that it wrote; to count all marks at the end is beyond it. None where a step has nothing
-    to follow.
+    can add one to the last number that it wrote, but not count all marks at the end. None where a step has nothing to
+    follow.
     """
     steps, marks = lines(response), right_steps(problem, previous, response)
     told, points = [], 0
@@ -51,8 +51,8 @@ def score(problem: str, previous: Sequence[str], response: str) -> tuple[int, st
 def better_and_worse(problem: str, a: str, b: str) -> tuple[str, str] | None:
     """Two whole responses, the better one first.
 
-    It is right where they first differ, has more right steps in all, and the other one neither, so that no way of
-    judging can prefer the other; None where that is true of neither.
+    It is correct at the first step in which they differ and has more correct steps in all, so that no way of judging
+    can prefer the other; None if neither is better in both respects.
     """
     where = first_difference(a, b)
     if where is None:
@@ -65,12 +65,12 @@ def better_and_worse(problem: str, a: str, b: str) -> tuple[str, str] | None:
 
 
 def explain_responses(problem: str, a: str, b: str) -> str | None:
-    """A judge's working for two whole responses: that of the first step in which they differ, as for single steps."""
+    """A judge's explanation for two whole responses: that of the first step in which they differ."""
     where = first_difference(a, b)
     return None if where is None else explain(problem, lines(a)[:where], lines(a)[where], lines(b)[where])
 
 
 def first_difference(a: str, b: str) -> int | None:
-    """The number of steps that two responses begin with in common; None where one has no other step there."""
+    """The number of leading steps that two responses share; None if one has no further step."""
     pairs = zip(lines(a), lines(b), strict=False)
     return next((i for i, (x, y) in enumerate(pairs) if x != y), None)

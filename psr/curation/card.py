@@ -1,4 +1,4 @@
-"""Data cards: what a data set holds and how it came about, as Markdown. Knows rows and counts, no schema."""
+"""Data cards: contents and provenance of a data set, as Markdown. Knows rows and counts, no schema."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ def lengths(name: str, values: Sequence[int]) -> dict[str, str]:
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """A Markdown table with the columns of the first row; empty of no row."""
+    """A Markdown table with the columns of the first row; empty if there are no rows."""
     rows = list(rows)
     if not rows:
         return ""

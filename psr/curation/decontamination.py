@@ -13,9 +13,9 @@ KEPT = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]|[-+*/=<>^%]")
 
 
 def normalized(problem: str) -> str:
-    r"""What two copies of a problem have in common: letters, numbers and operators.
+    r"""The normalized text by which copies of a problem are found: letters, numbers and operators.
 
-    Case, white space, punctuation, dollar signs, braces and LaTeX's spacing and fonts do not count:
+    Case, white space, punctuation, dollar signs, braces and LaTeX's spacing and fonts are ignored:
     "What is $\dfrac{1}{2}$?" and "what is \frac12 ?" are the same problem.
     """
     text = unicodedata.normalize("NFKC", problem).casefold()
@@ -44,7 +44,7 @@ class Benchmarks:
 def without_benchmarks(
     rows: Iterable[Mapping[str, Any]], benchmarks: Benchmarks
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows whose problem no benchmark has, and the dropped ones, each with the `benchmark` that has it."""
+    """The rows whose problem is in no benchmark, and the dropped ones, each with the `benchmark` that has it."""
     kept, dropped = [], []
     for row in rows:
         name = benchmarks.holding(row["problem"])

@@ -1,6 +1,7 @@
-"""Rows as other trainers want them: TRL's preference format for step pairs, `messages` for worked solutions.
+"""Rows in the formats of other trainers: TRL's preference format for step pairs, `messages` for worked solutions.
 
-Texts in the step format of the prompts, without a chat template: that is the other trainer's. Knows rows and prompts.
+Texts are in the step format of the prompts, without a chat template, which the other trainer applies. Knows rows and
+prompts.
 """
 
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ def preferences_of_trajectory(trajectory: Trajectory, prompts: Prompts) -> list[
 
 
 def preference_of_pair(row: Mapping[str, Any], prompts: Prompts) -> dict[str, Any]:
-    """The same of an EFT row; its steps are not the last ones of a solution as far as is known."""
+    """The same for an EFT row; its steps are taken not to be the last ones of a solution: the row does not say."""
     steps = row["previous_steps"]
     prompt = prompts.reason_prompt(row["problem"])
     prompt += "".join(prompts.format_step(i + 1, step, last=False) for i, step in enumerate(steps))

@@ -1,4 +1,4 @@
-"""IFT data (how to reason step by step): worked solutions cut into steps, checked, and kept or rejected by name.
+"""IFT data (how to reason step by step): worked solutions cut into steps, checked, and kept or rejected.
 
 Knows rows of a source and segmentations. Does not know who cut the solution.
 """
@@ -28,7 +28,7 @@ class IFTData:
 
 
 def usable(source: Iterable[Mapping[str, Any]], benchmarks: Benchmarks, data: IFTData) -> list[dict[str, Any]]:
-    """The rows worth cutting; the others are rejected: no solution, no answer, in a benchmark, or there before."""
+    """The rows worth cutting; rejected are those without solution or answer, in a benchmark, or duplicates."""
     rows: list[dict[str, Any]] = []
     seen: dict[str, str] = {}
     for row in source:
@@ -48,7 +48,7 @@ def usable(source: Iterable[Mapping[str, Any]], benchmarks: Benchmarks, data: IF
 
 
 def take(row: Mapping[str, Any], steps: Sequence[str], least_similarity: float, min_steps: int, data: IFTData) -> None:
-    """Keep a row with its steps if nothing was altered; reject it otherwise."""
+    """Keep a row with its steps if the text was not altered; reject it otherwise."""
     solution = row["solution"]
     alike = similarity(solution, steps)
     if not steps:
@@ -64,7 +64,7 @@ def take(row: Mapping[str, Any], steps: Sequence[str], least_similarity: float, 
 
 
 def kept_row(row: Mapping[str, Any], steps: Sequence[str]) -> dict[str, Any]:
-    """The row of the data set: one step a line, the answer boxed in the last one."""
+    """The row of the data set: one step per line, the answer boxed in the last one."""
     answer = row.get("answer") or extract_boxed(row["solution"])
     text = "\n".join(with_box(steps, answer))
     return {

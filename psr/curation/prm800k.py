@@ -1,4 +1,4 @@
-"""Step ratings by people: PRM800K (Lightman et al. 2023, arXiv 2305.20050), in its own format or in ours.
+"""Human step ratings: PRM800K (Lightman et al. 2023, arXiv 2305.20050), in its own format or in ours.
 
 Our format is a row `id`, `problem`, `steps`: [{"completions": [{"text", "rating", "chosen"}]}]; theirs holds the same
 under `question` and `label`. Ratings are 1 (good), 0 (neutral), -1 (bad). EFT rows are read as well: the chosen step is
@@ -19,7 +19,7 @@ FIELDS = ("id", "problem", "steps", "question", "label", "previous_steps", "chos
 
 @dataclass(frozen=True)
 class RatedStep:
-    """The candidates of one step, (text, rating or None), and the index of the one that the solution goes on with."""
+    """The candidates of one step, (text, rating or None), and the index of the one that the solution continues with."""
 
     candidates: tuple[tuple[str, int | None], ...]
     chosen: int | None
@@ -27,7 +27,7 @@ class RatedStep:
 
 @dataclass(frozen=True)
 class RatedTrajectory:
-    """A solution whose steps people rated; all steps but the last have a chosen candidate."""
+    """A solution with human step ratings; all steps but the last have a chosen candidate."""
 
     id: str
     problem: str
@@ -72,7 +72,7 @@ def _trajectory(path: str | Path, number: int, row: dict[str, Any]) -> RatedTraj
     known = []
     for step in steps:
         known.append(step)
-        if step.chosen is None:  # nothing follows a step that the solution does not go on with
+        if step.chosen is None:  # nothing follows a step that the solution does not continue with
             break
     return RatedTrajectory(str(row.get("id", number)), problem, tuple(known))
 
@@ -89,7 +89,7 @@ def _our_step(step: dict[str, Any]) -> RatedStep:
 
 
 def _their_step(step: dict[str, Any]) -> RatedStep:
-    """Where no completion was good enough people wrote the step themselves: it counts as good, and is chosen."""
+    """Where no completion was good enough, annotators wrote the step themselves: it counts as good and is chosen."""
     ours = [{**one, "chosen": i == step["chosen_completion"]} for i, one in enumerate(step["completions"] or [])]
     if step.get("human_completion"):
         ours = [{**one, "chosen": False} for one in ours]
@@ -98,7 +98,7 @@ def _their_step(step: dict[str, Any]) -> RatedStep:
 
 
 def _rating(one: dict[str, Any]) -> int:
-    """A chosen step without a rating was written by people, and is good."""
+    """A chosen step without a rating was written by an annotator, and is good."""
     return 1 if one.get("rating") is None else int(one["rating"])
 
 

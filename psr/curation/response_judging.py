@@ -36,7 +36,7 @@ def response_pairs(problem: Problem, responses: Sequence[str], rng: random.Rando
 
 
 def scored_responses(problem: Problem, responses: Sequence[str], rng: random.Random, limit: int) -> list[Row]:
-    """Up to `limit` distinct responses with the points that they deserve, and why."""
+    """Up to `limit` distinct responses with their points and an explanation."""
     rows: list[Row] = []
     distinct = list(dict.fromkeys(responses))
     for response in rng.sample(distinct, len(distinct))[:limit]:
@@ -45,7 +45,7 @@ def scored_responses(problem: Problem, responses: Sequence[str], rng: random.Ran
 
 
 def scored_steps(problem: Problem, responses: Sequence[str], rng: random.Random, limit: int) -> list[Row]:
-    """Up to `limit` distinct steps of the responses, each at its place, with the points that they deserve, and why."""
+    """Up to `limit` distinct steps of the responses, each at its place, with their points and an explanation."""
     rows: list[Row] = []
     placed = ((*lines(one)[:i], step) for one in responses for i, step in enumerate(lines(one)))
     steps = list(dict.fromkeys(placed))

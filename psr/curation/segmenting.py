@@ -1,4 +1,4 @@
-r"""Worked solutions cut into steps by rule, and the checks that a segmentation, whoever made it, altered nothing.
+r"""Worked solutions cut into steps by rule, and checks that a segmentation of any origin did not alter the text.
 
 A step is one line of text: line breaks inside it become spaces. Formulas are never cut. Knows texts only.
 """
@@ -25,14 +25,15 @@ ABBREVIATION = re.compile(
 
 
 def by_lines(solution: str) -> list[str]:
-    """One step a line; a displayed formula keeps its lines together."""
+    """One step per line; a displayed formula keeps its lines together."""
     return _cut(solution, DISPLAY, [match.span() for match in re.finditer("\n", solution)])
 
 
 def by_sentences(solution: str) -> list[str]:
-    """One step a sentence or paragraph, or a line before one with a capital, for those who write no full stops.
+    """One step per sentence or paragraph; a line also ends where the next begins with a capital, as some authors write
+    no full stops.
 
-    Dots inside formulas, numbers, initials and abbreviations end none; a formula that itself ends in one does.
+    Dots inside formulas, numbers, initials and abbreviations end no sentence; a formula that itself ends in one does.
     """
     ends = [
         match.span()
@@ -64,19 +65,19 @@ def parse_steps(reply: str) -> list[str]:
 
 
 def similarity(solution: str, steps: Sequence[str]) -> float:
-    """How alike solution and joined steps are but for white space and step marks, from 0.0 to 1.0, which is equal."""
+    """Similarity of solution and joined steps apart from white space and step marks, from 0.0 to 1.0 (equal)."""
     one, other = ("".join(STEP_MARK.sub("", text).split()) for text in (solution, "\n".join(steps)))
     return 1.0 if one == other else SequenceMatcher(None, one, other, autojunk=False).ratio()
 
 
 def keeps_box(solution: str, steps: Sequence[str]) -> bool:
-    """Whether the last boxed answer of the solution is the last of the steps, but for white space."""
+    """Whether solution and steps have the same last boxed answer, apart from white space."""
     one, other = (extract_boxed(text) for text in (solution, "\n".join(steps)))
     return one is None or (other is not None and one.split() == other.split())
 
 
 def with_box(steps: Sequence[str], answer: str | None) -> list[str]:
-    """The steps, the answer boxed in the last one where that has no box yet, as in GSM8K."""
+    """The steps, with the answer boxed in the last one if that has no box yet, as in GSM8K."""
     steps = list(steps) or [""]
     if answer is not None and "\\boxed{" not in steps[-1]:
         steps[-1] = f"{steps[-1]} \\boxed{{{answer}}}"

@@ -27,11 +27,11 @@ class Source:
         path: name of a hub set, a JSONL or Parquet file, or "arithmetic", our generator.
         name: configuration of the hub set, where it has several.
         split: split of the hub set.
-        columns: our field to their column, as in {problem: question}; fields that are not named have their own name.
+        columns: column name of each field, as in {problem: question}; other fields are columns of the same name.
         answer: where the answer is: in its "column", in the solution's last box ("boxed"), or after the solution's
             last "####" ("hashes", GSM8K's format: the mark and the calculator's annotations are removed).
         streaming: read the hub set row by row instead of downloading all of it first.
-        limit: only the first so many rows; the generator needs it.
+        limit: only this many rows, from the first; the generator needs it.
         seed: seed of the generator.
     """
 
@@ -71,14 +71,14 @@ BENCHMARKS = ("gsm8k-test", "math-test", "math500", "gaokao2023en", "olympiadben
 
 
 def find_source(source: str | Source) -> Source:
-    """The source that is meant by a short name, a file's path, a hub name, or a Source itself."""
+    """The source given by a short name, a file's path, a hub name, or a Source itself."""
     if isinstance(source, Source):
         return source
     return KNOWN.get(source, Source(source))
 
 
 def read_source(source: str | Source) -> Iterator[dict[str, str]]:
-    """The rows of a source, one by one, all values texts.
+    """The rows of a source, one by one, all values as texts.
 
     Raises:
         DataError: no such file, hub set, configuration or split; a column that is missing or a row without a problem.
@@ -147,6 +147,6 @@ def _text(value: Any) -> str:
 
 
 def limited(source: str | Source, limit: int | None) -> Source:
-    """The source with at most so many rows."""
+    """The source limited to at most this many rows."""
     source = find_source(source)
     return source if limit is None else replace(source, limit=limit)

@@ -17,8 +17,8 @@ class BenchmarkDataModule(LightningDataModule):
     Args:
         model: Hugging Face folder whose tokenizer is used; linked to the model's.
         problems: a file or the name of a benchmark, as for `psr evaluate`.
-        batch_size: problems handed to the engine together.
-        limit: use only the first so many problems.
+        batch_size: problems sent to the engine together.
+        limit: use only this many problems, from the first.
         prompts: templates and step format.
     """
 
@@ -41,7 +41,7 @@ class BenchmarkDataModule(LightningDataModule):
     def transfer_batch_to_device(
         self, batch: list[GoldProblem], device: torch.device, dataloader_idx: int
     ) -> list[GoldProblem]:
-        """Problems are texts: there is nothing to move, and Lightning refuses frozen dataclasses."""
+        """Problems are texts: there is nothing to move, and Lightning cannot move frozen dataclasses."""
         return batch
 
     val_dataloader = test_dataloader = predict_dataloader = _loader

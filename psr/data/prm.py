@@ -1,8 +1,8 @@
 """PRM training data: rated trajectories as step trees in packed rows, as a LightningDataModule.
 
 The rated steps of a trajectory are samples of one step tree: the prompt is the problem and the steps up to the rated
-one, the completion is the label's token. So every token is computed once, and the steps of a trajectory are judged in
-one forward. Knows rated trajectories and token ids; no model weights, no loss.
+one, the completion is the label's token. So every token is computed once, and all steps of a trajectory are scored in
+one forward pass. Knows rated trajectories and token ids; no model weights, no loss.
 """
 
 import random
@@ -26,7 +26,7 @@ from psr.trees.step_tree import Sample
 
 @dataclass(frozen=True)
 class LabelledStep:
-    """What the PRM reads up to the end of a rated step, the label that it is to say, and the step's own tokens."""
+    """The prompt up to the end of a rated step, the step's label, and the step's own tokens."""
 
     question: tuple[int, ...]
     right: bool
@@ -50,7 +50,7 @@ def labelled_steps(trajectory: RatedTrajectory, encoder: PRMEncoder, neutral: st
 class PRMDataModule(LightningDataModule):
     """Rated trajectories for `PRMModule`, one step tree each; training and held-out problems are disjoint.
 
-    `trainer.reload_dataloaders_every_n_epochs: 1` shuffles anew for every epoch.
+    `trainer.reload_dataloaders_every_n_epochs: 1` reshuffles at every epoch.
 
     Args:
         model: Hugging Face folder whose tokenizer is used; linked to the model's.
@@ -58,12 +58,12 @@ class PRMDataModule(LightningDataModule):
         val_share: share of the problems that is held out.
         neutral: what the rating 0 becomes: "+", as in the paper of PRM800K, "-", or "skip".
         batch_size: rated steps per optimizer step; those of one trajectory share a step tree.
-        row_tokens: token budget of a row of step trees: more needs more memory and less time. The gradient of an
-            optimizer step is accumulated over as many rows as its steps need.
-        max_tokens: steps that end later than so many tokens after the beginning are left out, and counted.
-        limit: only the first so many trajectories.
-        seed: split and order.
-        template: what the PRM reads before the steps.
+        row_tokens: token budget of a micro-batch (a row of step trees): more needs more memory and less time.
+            Gradients are accumulated over as many rows as the steps of an optimizer step need.
+        max_tokens: steps that end more than this many tokens after the beginning are left out, and counted.
+        limit: use only this many trajectories, from the first.
+        seed: of the split and the order.
+        template: the text before the steps.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class PRMDataModule(LightningDataModule):
         return row_loader(self.plan(self.heldout), self.trainer, accumulate=False)
 
     def plan(self, trajectories: Sequence[Sequence[LabelledStep]]) -> Plan:
-        """The trajectories in rows, each in a tree of its own."""
+        """The trajectories packed into rows, each as a step tree of its own."""
         groups = [self._group(steps) for steps in trajectories]
         return plan_rows(groups, self.batch_size, self.row_tokens, ranks=data_rank(self.trainer)[1])
 

@@ -1,6 +1,6 @@
-"""Packed rows for Lightning: one batch is one row, and an optimizer step accumulates as many rows as the plan says.
+"""Packed rows for Lightning: a row is a micro-batch, and an optimizer step accumulates as many as the plan says.
 
-Knows plans and the Trainer's setting for accumulation. Does not know what the rows hold.
+Knows plans and the Trainer's gradient accumulation. Does not know what the rows hold.
 """
 
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ from psr.trees.packing import Plan, Row, build_row
 class PlannedRows(Dataset[Row]):
     """The rows of an epoch in order.
 
-    `store` is the file for what is computed once for all of them. `counts` is how step pairs count, by their number:
-    weight and label, (pairs, 2); None where all count alike.
+    `store` is the file for what is computed once per row (see reference.py). `counts` is how step pairs count, by their
+    number: weight and label, (pairs, 2); None where all count alike.
     """
 
     def __init__(self, plan: Plan, store: Path | None = None, counts: Tensor | None = None) -> None:
@@ -30,11 +30,12 @@ class PlannedRows(Dataset[Row]):
         return len(self.plan.rows)
 
     def __getitem__(self, number: int) -> Row:
+        # Tensors are made when a row is served: the plan of an epoch is small, its tensors may not fit at once.
         return build_row(self.plan.rows[number], number)
 
 
 def check_accumulation(trainer: Trainer | None) -> None:
-    """Refuse a Trainer that accumulates by itself: how many rows make an optimizer step is what the plan decides."""
+    """Refuse a Trainer with its own accumulation setting: the plan decides how many rows make an optimizer step."""
     rows = trainer.accumulate_grad_batches if trainer is not None else 1
     if rows != 1:
         raise UsageError(
@@ -44,31 +45,32 @@ def check_accumulation(trainer: Trainer | None) -> None:
 
 
 def data_rank(trainer: Trainer | None) -> tuple[int, int]:
-    """(rank, ranks) among those that train on different rows; ranks that share a layer get the same ones."""
+    """(data-parallel rank, number of them); tensor-parallel ranks, which share every layer, get the same rows."""
     kwargs = trainer.distributed_sampler_kwargs if trainer is not None else None
     return (kwargs["rank"], kwargs["num_replicas"]) if kwargs else (0, 1)
 
 
 class RowLoader(DataLoader[Row]):
-    """Remembers how many rows of the epoch it has served, so that Lightning resumes in the middle of one."""
+    """Remembers how many rows it has served, so that Lightning can resume in the middle of an epoch."""
 
     def __init__(self, rows: PlannedRows, rank: int, ranks: int) -> None:
-        # Of the kind of sampler that Lightning would put there itself, shuffled: it leaves this one alone.
+        # Lightning replaces any other sampler by a shuffled DistributedSampler, and rows are planned in order.
         super().__init__(rows, batch_size=None, sampler=DistributedSampler(rows, ranks, rank, shuffle=False))
         self.ranks = ranks
         self.served = self._start = 0
 
     def __iter__(self) -> Iterator[Row]:  # type: ignore[override]
-        self.served, self._start = self._start, 0
+        self.served, self._start = self._start, 0  # only the first pass after a resume skips rows
         for row in islice(super().__iter__(), self.served, None):
-            self.served += 1
+            self.served += 1  # before the row is trained on: a checkpoint is written after its batch
             yield row
 
     def state_dict(self) -> dict[str, int]:
         return {"served": self.served, "ranks": self.ranks}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Raises UsageError where other ranks served the first part of the epoch."""
+        """Raises UsageError where the first part of the epoch was served to another number of ranks."""
+        # Ranks take every `ranks`th row: with another number, the rows left would not be those that are missing.
         done = state["served"] >= len(self)
         if not done and state["served"] and state["ranks"] != self.ranks:
             raise UsageError(
@@ -85,10 +87,10 @@ def row_loader(
     accumulate: bool = True,
     counts: Tensor | None = None,
 ) -> RowLoader:
-    """The loader of this rank's rows; with `accumulate` the Trainer accumulates those of each optimizer step."""
+    """The loader of this rank's rows; with `accumulate`, the Trainer accumulates gradients as the plan says."""
     rank, ranks = data_rank(trainer)
     if plan.ranks != ranks:
         raise ValueError(f"the rows were laid out for {plan.ranks} ranks, and {ranks} train")
     if trainer is not None and accumulate:
-        trainer.accumulate_grad_batches = plan.rows_per_step // ranks
+        trainer.accumulate_grad_batches = plan.rows_per_step // ranks  # micro-batches of each rank
     return RowLoader(PlannedRows(plan, store, counts), rank, ranks)

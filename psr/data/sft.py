@@ -35,7 +35,7 @@ def ift_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[S
 
 
 def eft_samples(path: str, encoder: Encoder, limit: int | None = None) -> list[Sample]:
-    """Two samples per pair, one for each order in which a judge may be shown it; the verdict comes last."""
+    """Two samples per pair, one for each order in which a judge may see it; the verdict comes last."""
     samples = []
     for row in read_pairs(path, limit):
         for prompt, label, explanation in judge_prompts(row, encoder):
@@ -56,7 +56,7 @@ def score_samples(path: str, encoder: Encoder, limit: int | None = None) -> list
 class SFTDataModule(LightningDataModule):
     """IFT and EFT mixed, shuffled and packed.
 
-    `trainer.reload_dataloaders_every_n_epochs: 1` shuffles anew for every epoch.
+    `trainer.reload_dataloaders_every_n_epochs: 1` reshuffles at every epoch.
 
     Args:
         model: Hugging Face folder whose tokenizer is used; linked to the model's.
@@ -65,12 +65,12 @@ class SFTDataModule(LightningDataModule):
         scores: JSONL of scored steps or responses, for a judge that scores (SRLM).
         val_ift: JSONL of held-out solutions for the validation loss.
         batch_size: samples per optimizer step.
-        row_tokens: token budget of a row of samples: more needs more memory and less time. The gradient of an optimizer
-            step is accumulated over as many rows as its samples need.
+        row_tokens: token budget of a micro-batch (a packed row of samples): more needs more memory and less time.
+            Gradients are accumulated over as many rows as the samples of an optimizer step need.
         max_tokens: longer samples are left out, and counted on the terminal.
-        limit: use only the first so many rows of each file.
-        ift_limit: use only the first so many worked solutions, which gives the judge data more weight.
-        seed: order of the samples.
+        limit: use only this many rows of each file, from the first.
+        ift_limit: use only this many worked solutions, from the first, which gives the judge data more weight.
+        seed: of the order of the samples.
         prompts: templates and step format.
     """
 
@@ -128,7 +128,7 @@ class SFTDataModule(LightningDataModule):
         return row_loader(self.plan(self.val_samples), self.trainer, accumulate=False)
 
     def plan(self, samples: list[Sample]) -> Plan:
-        """The samples in rows, each in a tree of its own: no sample sees another."""
+        """The samples packed into rows, each as a tree of its own: no sample attends to another."""
         groups = [(Unit(number, (sample,)),) for number, sample in enumerate(samples)]
         _, ranks = data_rank(self.trainer)
         return plan_rows(groups, self.batch_size, self.row_tokens, mean_over="tokens", ranks=ranks)

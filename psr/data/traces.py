@@ -1,4 +1,4 @@
-"""The journal of an iteration: one line per finished problem, appended and flushed, so that a kill loses nothing else.
+"""The journal of an iteration: one line per finished problem, so that a kill loses only the searches under way.
 
 Knows records and files. Does not know how a problem is searched.
 """
@@ -12,10 +12,10 @@ from psr.records import Trajectory, to_json, trajectory_from_json
 
 
 class TraceJournal:
-    """Appends trajectories to a JSONL file and reads back what an earlier process left there.
+    """Appends trajectories to a JSONL file and reads back what an earlier process wrote.
 
-    A last line that a kill tore in half is cut off when the journal is opened. All lines must come from one version of
-    the weights.
+    A last line that a kill left incomplete is cut off when the journal is opened. All lines must come from one version
+    of the weights.
 
     Raises:
         DataError: a line in the middle is broken, or the lines come from other weights than `weights_version`.
@@ -29,15 +29,16 @@ class TraceJournal:
             self._read()
 
     def _read(self) -> None:
-        whole = 0
+        whole = 0  # bytes of complete lines
         for number, line in enumerate(self.path.read_bytes().splitlines(keepends=True), start=1):
-            if not line.endswith(b"\n"):
+            if not line.endswith(b"\n"):  # only the last one can be: its problem is searched again
                 os.truncate(self.path, whole)
                 return
             try:
                 trajectory = trajectory_from_json(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{self.path}, line {number}: not a trajectory ({error}); delete the line") from None
+            # Pairs of another policy would still train, only not on what M(n) itself prefers.
             if trajectory.weights_version != self.weights_version:
                 raise DataError(
                     f"{self.path}, line {number}: searched by weights {trajectory.weights_version!r}, "
@@ -47,22 +48,25 @@ class TraceJournal:
             whole += len(line)
 
     def append(self, trajectory: Trajectory) -> None:
-        """Write one line; when this returns it survives the end of this process."""
+        """Write one line; once this returns, it survives the end of this process."""
+        # Closing flushes the line to the operating system, which outlives this process.
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(to_json(trajectory), ensure_ascii=False) + "\n")
         self.trajectories[trajectory.problem.id] = trajectory
 
 
 def part_of(path: Path, rank: int) -> Path:
-    """Where a rank notes what it has searched of an iteration; the first rank writes to the journal itself."""
+    """The file to which a rank appends its trajectories; rank 0 writes to the journal itself."""
+    # A file per rank: appends from several nodes to one file on a shared file system may overwrite each other.
     return path if rank == 0 else path.with_name(f"{path.stem}.rank-{rank}{path.suffix}")
 
 
 def merge_parts(path: Path, weights_version: str) -> TraceJournal:
-    """The journal with all that other ranks have noted, also before a kill; their parts are gone then."""
+    """The journal with the trajectories of all ranks, those from before a kill included; removes the ranks' files."""
     journal = TraceJournal(path, weights_version)
     for part in sorted(path.parent.glob(f"{path.stem}.rank-*{path.suffix}")):
         for trajectory in TraceJournal(part, weights_version).trajectories.values():
+            # Already there if an earlier merge was killed between its last append and the unlink.
             if trajectory.problem.id not in journal.trajectories:
                 journal.append(trajectory)
         part.unlink()

@@ -1,6 +1,7 @@
 """The Engine protocol: token ids in, completions out, asynchronously.
 
-An engine knows nothing of steps, judges or problems. Every completion carries the version of the weights that made it.
+An engine knows nothing of steps, judges or problems. Every completion carries the version of the weights that generated
+it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,10 +30,10 @@ class Sampling:
     Args:
         max_new_tokens: completions are cut off at this many tokens (finish reason "length").
         temperature: 0 is greedy.
-        top_p: nucleus of the tempered distribution.
+        top_p: nucleus sampling, applied after the temperature.
         n: completions per prompt.
-        seed: with the prompt and the index of the completion, fixes what is sampled.
-        stop: texts that end a completion as soon as they appear; they stay part of it (finish reason "stop").
+        seed: together with the prompt and the index of the completion, it determines what is sampled.
+        stop: texts that end a completion as soon as they appear; they remain part of it (finish reason "stop").
     """
 
     max_new_tokens: int = 256
@@ -59,8 +60,8 @@ class Origin:
     """Where requests come from.
 
     Args:
-        key: requests of the same key go to the same server, whose cache holds what they have in common.
-        kind: what the requests are counted under in `Engine.usage`.
+        key: requests with the same key go to the same server, whose prefix cache holds what they have in common.
+        kind: what the requests are counted as in `Engine.usage`.
     """
 
     key: str = ""
@@ -81,7 +82,7 @@ class Engine(Protocol):
 
     @property
     def usage(self) -> Mapping[str, Usage]:
-        """What the requests of every kind have cost since the engine was made."""
+        """What the requests of every kind have cost since the engine was created."""
         ...
 
     async def generate(
@@ -101,13 +102,13 @@ class Engine(Protocol):
         ...
 
     async def sleep(self) -> None:
-        """Lend the memory of weights and cache to the trainer, until the next `load_weights`."""
+        """Release the memory of weights and cache to the trainer, until the next `load_weights`."""
         ...
 
     async def health(self) -> str:
-        """The version of the weights being served. Raises EngineError when nothing is."""
+        """The version of the weights being served. Raises EngineError if there are none."""
         ...
 
     async def close(self) -> None:
-        """Give back what the engine holds."""
+        """Release everything that the engine holds."""
         ...

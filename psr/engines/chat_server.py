@@ -1,7 +1,7 @@
-"""OpenAI's chat completions over any Engine: what makes a policy of ours an annotator.
+"""OpenAI's chat completions API on any Engine, so that a policy of ours can serve as annotator.
 
-A small HTTP/1.1 server on the standard library, for one machine: POST /v1/chat/completions, GET /v1/models. Requests
-that wait at the same time share the engine's batches. Knows HTTP and engines; not what is asked.
+A small HTTP/1.1 server on the standard library, for one machine: POST /v1/chat/completions, GET /v1/models. Concurrent
+requests share the engine's batches. Knows HTTP and engines, not what is asked.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ async def start_chat(model: Path, engine: Engine, port: int) -> asyncio.Server:
                 writer.write(head.encode() + text)
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError, ValueError):
-            pass  # the other side has gone, or does not speak HTTP
+            pass  # the client is gone, or does not speak HTTP
         finally:
             writer.close()
 
@@ -56,7 +56,7 @@ async def start_chat(model: Path, engine: Engine, port: int) -> asyncio.Server:
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, bytes] | None:
-    """Method, path and body; None where the connection has ended. Raises ValueError on what is no HTTP."""
+    """Method, path and body; None where the connection was closed. Raises ValueError on anything but HTTP."""
     line = await reader.readline()
     if not line:
         return None
@@ -91,7 +91,7 @@ async def answer(
     except EngineError as error:
         return "500 Internal Server Error", {"error": {"message": str(error)}}
     text = completion.text
-    for stop in sampling.stop:  # the engine leaves it in the text, the protocol does not
+    for stop in sampling.stop:  # engines leave the stop text in, OpenAI's API takes it out
         text = text.partition(stop)[0]
     reason = "length" if completion.finish_reason == "length" else "stop"
     message = {"role": "assistant", "content": text}
@@ -116,7 +116,7 @@ def sampling_of(asked: dict[str, Any]) -> Sampling:
 
 
 def prompt_of(messages: Sequence[dict[str, str]], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """The ids of a conversation; without a chat template those of its contents, line by line."""
+    """The token ids of a conversation; without a chat template, those of its contents joined by line breaks."""
     if tokenizer.chat_template is None:
         return tokenizer.encode("\n".join(message["content"] for message in messages))
     rendered = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)

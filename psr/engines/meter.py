@@ -1,4 +1,4 @@
-"""An engine that counts what goes through it: around another, for one problem, it says what that problem cost."""
+"""An engine wrapper that counts tokens: wrapped around an engine for one problem, it says what that problem cost."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from psr.engines.usage import Usage
 
 
 class Meter:
-    """Hands everything on to `engine`. Prompt tokens are those asked about, cached or not."""
+    """Passes everything on to `engine`. Prompt tokens count whether they are cached or not."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -1,4 +1,4 @@
-"""What requests to an engine cost, counted by kind, and the figures that are logged and shown of it.
+"""What requests to an engine cost, counted by kind, and the metrics that are logged and shown.
 
 Knows counts and seconds. Does not know engines, or what a kind stands for.
 """
@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, fields
 
 @dataclass(frozen=True)
 class Usage:
-    """Sums over requests; a request is one completion, or one prompt that is only scored.
+    """Sums over requests; a request is one completion, or one scored prompt.
 
     Args:
         requests: how many there were.
         prompt_tokens: tokens of their prompts.
-        cached_tokens: prompt tokens whose keys and values did not have to be computed.
+        cached_tokens: prompt tokens found in the prefix cache.
         generated_tokens: tokens decoded.
-        seconds: from asking to the reply, summed over requests: divided by the time that passed, requests in flight.
+        seconds: from request to reply, summed over requests; divided by the wall time, the mean number in flight.
     """
 
     requests: int = 0
@@ -62,7 +62,7 @@ def cache_hit_rate(usage: Usage) -> float | None:
 
 
 def usage_line(usage: Mapping[str, Usage], seconds: float) -> str:
-    """The figures for a progress line, as in "57 in flight, 812 tokens/s, cache 74%"; empty before the first reply."""
+    """The metrics for a progress line, as in "57 in flight, 812 tokens/s, cache 74%"; empty before the first reply."""
     figures = usage_figures(usage, seconds)
     hits, in_flight, rate = (
         figures[name] for name in ("cache_hit_rate", "requests_in_flight", "generated_tokens_per_second")

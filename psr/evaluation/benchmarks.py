@@ -1,4 +1,4 @@
-"""The benchmarks: problems with their reference answers and rules, from files or, by name, from the hub.
+"""Benchmarks: problems with their reference answers and grading rules, from files or, by name, from the hub.
 
 Knows columns and names; how answers are compared is `psr.evaluation.rules`'.
 """
@@ -28,7 +28,7 @@ BENCHMARKS = {
 def read_benchmark(name: str, limit: int | None = None) -> list[GoldProblem]:
     """The problems of a file (JSONL or Parquet: `id`, `problem`, `answer`, and what `gold_problem` reads), or of a set.
 
-    Problems without an answer are kept: they are asked, and not counted.
+    Problems without an answer are kept: they are solved but not counted.
 
     Raises:
         DataError: as `read_table` and `read_source`, or an id that occurs twice.

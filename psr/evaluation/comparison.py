@@ -1,4 +1,4 @@
-"""Two sets of outcomes on the same problems: the gap, and how sure it is. Knows files of graded rows."""
+"""The gap in accuracy between two sets of outcomes on the same problems. Knows files of graded rows."""
 
 from pathlib import Path
 from typing import Any

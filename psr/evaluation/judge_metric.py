@@ -6,12 +6,12 @@ from torchmetrics import Metric
 
 
 class JudgeMetric(Metric):
-    """Verdicts against right labels; `update` takes the labels given and right, as indices (0: A, 1: B, -1: none).
+    """Verdicts against labels; `update` takes verdicts and labels as indices (0: A, 1: B, -1: none).
 
-    Computes `judge_accuracy` (unparsable is wrong), `judge_unparsable` (of a judge that scores: the same score for both
-    sides counts too), `judge_position_bias` (share of A among the parsed, minus one half: 0 is none, since every pair
-    comes in both orders) and `judge_consistency` (share of pairs whose two verdicts name the same step). Rows come in
-    pairs of orders, one after the other.
+    Computes `judge_accuracy` (unparsable is wrong), `judge_unparsable` (for a scoring judge, equal scores count too),
+    `judge_position_bias` (share of A among the parsed, minus one half: 0 is none, since every pair comes in both
+    orders) and `judge_consistency` (share of pairs whose two verdicts name the same step). The two orders of a pair are
+    adjacent.
     """
 
     right: Tensor
@@ -26,7 +26,8 @@ class JudgeMetric(Metric):
             self.add_state(name, default=torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, given: Tensor, labels: Tensor) -> None:
-        """Both (2 * pairs,), the two orders of a pair side by side."""
+        """Both are (2 * pairs,), with the two orders of a pair adjacent."""
+        # Consistent: both verdicts are parsed and one says A and the other B, so they add up to 1.
         self.right += (given == labels).sum()
         self.parsed += (given >= 0).sum()
         self.first += (given == 0).sum()

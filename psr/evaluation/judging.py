@@ -1,6 +1,6 @@
 """How well a policy judges: held-out EFT pairs, each in both orders.
 
-Knows EFT rows and engines. Does not know how candidates were made.
+Knows EFT rows and engines. Does not know where the candidates come from.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from psr.search.judges import JudgeSettings, score_replies, verdicts
 async def evaluate_judge(
     engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
 ) -> dict[str, float]:
-    """The figures of JudgeMetric on EFT rows."""
+    """The metrics of JudgeMetric on EFT rows."""
     return judge_figures(await judged(engine, encoder, rows, settings))
 
 
 def judge_figures(given: Sequence[int]) -> dict[str, float]:
-    """The figures of JudgeMetric of verdicts as `judged` gives them."""
+    """The metrics of JudgeMetric for verdicts as returned by `judged`."""
     import torch
 
     from psr.evaluation.judge_metric import JudgeMetric
@@ -34,15 +34,15 @@ def judge_figures(given: Sequence[int]) -> dict[str, float]:
 async def judged(
     engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
 ) -> list[int]:
-    """The verdicts on every row in both orders, by the form of judging that is set: see `pair_verdicts`."""
+    """The verdicts on every row in both orders, by the judge of `settings.form`: see `pair_verdicts`."""
     ask = {"pairwise": pair_verdicts, "score": score_verdicts}[settings.form]
     return await ask(engine, encoder, rows, settings)
 
 
 def length_bias(given: Sequence[int], rows: Sequence[dict[str, Any]], encoder: Encoder) -> float | None:
-    """How much more often the judge names the longer side (in tokens) than that one is right: 0 is no bias.
+    """How much more often the judge names the longer side (in tokens) than that side is right: 0 is no bias.
 
-    `given` as of `pair_verdicts`. Of pairs of different length and parsed verdicts; None where there are none.
+    `given` as from `pair_verdicts`. Counts parsed verdicts on sides of different length; None if there are none.
     """
     named, right = [], []
     for number, row in enumerate(rows):
@@ -55,7 +55,7 @@ def length_bias(given: Sequence[int], rows: Sequence[dict[str, Any]], encoder: E
 
 
 def judge_shots(rows: Sequence[dict[str, Any]], prompts: Prompts, count: int) -> tuple[tuple[str, str], ...]:
-    """(prompt, reply) of the first `count` rows, the right side shown first and second in turn."""
+    """(prompt, reply) of the first `count` rows, the right side alternately shown first and second."""
     shots = []
     for number, row in enumerate(rows[:count]):
         text, label, explanation = list(judge_texts(row, prompts))[number % 2]
@@ -75,26 +75,26 @@ async def pair_verdicts(
 async def score_verdicts(
     engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
 ) -> list[int]:
-    """As `pair_verdicts`, of a judge that scores: the side with the higher score, which no order can change."""
+    """As `pair_verdicts`, for a scoring judge: it names the side with the higher score, whatever the order."""
     points = await pair_scores(engine, encoder, rows, settings)
     return [verdict for chosen, rejected in points for verdict in ORDERS[preference(chosen, rejected)]]
 
 
 ORDERS = {0: (0, 1), 1: (1, 0), -1: (-1, -1)}
-"""The verdicts in both orders of a judge that prefers the chosen side (0), the rejected one (1), or neither."""
+"""Verdicts in both orders, by the preferred side: the chosen one (0), the rejected one (1), or neither."""
 
 
 async def pair_scores(
     engine: Engine, encoder: Encoder, rows: Sequence[dict[str, Any]], settings: JudgeSettings
 ) -> list[tuple[float | None, float | None]]:
-    """The scores of the chosen and the rejected side of every row; None is one that cannot be parsed."""
+    """The scores of the chosen and the rejected side of every row; None if unparsable."""
     prompts = [score_prompt(row, side, encoder) for row in rows for side in ("chosen", "rejected")]
     points = [score for score, _ in await score_replies(engine, encoder, prompts, settings)]
     return list(zip(points[::2], points[1::2], strict=True))
 
 
 def preference(chosen: float | None, rejected: float | None) -> int:
-    """0 where the chosen side has the higher score, 1 where the rejected one has, -1 where nothing decides."""
+    """0 if the chosen side has the higher score, 1 if the rejected one has, -1 if neither."""
     if chosen is None or rejected is None or chosen == rejected:
         return -1
     return 0 if chosen > rejected else 1

@@ -1,4 +1,4 @@
-"""From solutions to results: each solution graded, and what a set of them adds up to.
+"""From solutions to results: grades each solution, and summarizes a set of them.
 
 Knows the rows that `psr search` writes, and reference answers. Does not know how a problem was solved.
 """
@@ -60,7 +60,7 @@ def _samples(row: Row) -> list[str]:
 def summarize(outcomes: Sequence[Row]) -> Row:
     """Shares and means with standard errors.
 
-    Problems without a reference answer are named, and not counted; those too long for the model are named, and wrong.
+    Problems without a reference answer are listed but not counted; those too long for the model are listed and wrong.
     """
     correct = graded([one["correct"] for one in outcomes])
     finished = [one for one in outcomes if one["finished"]]

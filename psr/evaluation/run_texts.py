@@ -1,6 +1,6 @@
-"""The texts that made a run's models: worked solutions, judgements, and the step pairs of its own searches.
+"""The texts that a run's models were trained on: worked solutions, judgements, and the step pairs of its searches.
 
-Knows the files of a run. Does not know what is looked for in the texts.
+Knows the files of a run. Does not know what the texts are analysed for.
 """
 
 import random
@@ -17,7 +17,7 @@ TRAJECTORY = ["problem", "prompt_ids", "nodes", "finished", "weights_version", "
 
 
 def texts_of(settings: RunSettings, most: int, rng: random.Random) -> dict[str, dict[str, list[str]]]:
-    """Prompts and responses of the data that made the run's models, at most so many of each: [part][set].
+    """Prompts and responses of the data that made the run's models, at most this many of each: [part][set].
 
     Raises UsageError where the run has none of a kind.
     """

@@ -15,7 +15,7 @@ from psr.search.judges import JudgeSettings
 
 NOBODY = -1
 TEMPERATURE = 0.7
-"""At which scores are sampled, as in Self-Rewarding Language Models (arXiv 2401.10020)."""
+"""Sampling temperature of scores, as in Self-Rewarding Language Models (arXiv 2401.10020)."""
 
 
 async def study(
@@ -23,10 +23,10 @@ async def study(
 ) -> list[dict[str, Any]]:
     """Consistency and agreement of both forms on the same pairs.
 
-    A pairwise judge is asked in both orders, and is consistent where both name the same side. A scoring judge, which
-    knows no order, scores both sides twice, sampled with different seeds, and is consistent where the outcome is the
-    same: higher, lower or equal. Agreement is the share of pairs whose better side is named (by both orders; by the
-    first scores): a tie does not agree. Unparsable is the share of replies without a verdict or a score.
+    A pairwise judge is asked in both orders and is consistent if both name the same side. A scoring judge, for which
+    there is no order, scores both sides twice with different sampling seeds and is consistent if the outcome is the
+    same: higher, lower or equal. Agreement is the share of pairs whose better side is named (by both orders, or by the
+    first scores); a tie does not agree. Unparsable is the share of replies without a verdict or a score.
     """
     comparing, scoring = Meter(engine), Meter(engine)
     orders = await pair_verdicts(comparing, encoder, rows, settings)

@@ -1,6 +1,6 @@
 """How well a policy solves: greedy answers and self-judged search on problems with reference answers.
 
-Knows engines and grading. Answers are read here, after the solutions are there, and go nowhere else.
+Knows engines and grading. Reference answers are used here only, once the solutions are written.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ async def solve_by_search(
     title: str = "search",
 ) -> tuple[list[bool | None], list[Trajectory]]:
     """Self-judged step search, the best candidate kept at every step (test-time scaling): graded, with the traces."""
-    settings = replace(settings, ties="advance")
+    settings = replace(settings, ties="advance")  # rolling back on ties is for pairs; here a solution is wanted
     trajectories = await for_each(
         [problem.without_answer() for problem in problems],
         lambda problem: step_search(problem, engine, judge, encoder, settings),

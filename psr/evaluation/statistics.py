@@ -1,6 +1,6 @@
-"""How sure a benchmark number is: the standard error of an accuracy and an interval for the gap between two systems.
+"""Uncertainty of benchmark numbers: standard errors of accuracies, and intervals for the gap between two systems.
 
-It works on lists of per-problem outcomes and knows nothing of models, problems or grading.
+Works on lists of per-problem outcomes and knows nothing of models, problems or grading.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,8 @@ def standard_error(correct: Sequence[bool]) -> float:
 def standard_error_of_mean(values: Sequence[float]) -> float:
     """Standard error of the mean of one value per problem, in the unit of the values; 0 for a single one.
 
-    For shares of several samples per problem: samples of a problem are alike, so the problem is what is drawn.
+    For accuracies over several samples per problem: samples of one problem are correlated, so the problem, not the
+    sample, is the unit of sampling.
     """
     return float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
 
@@ -35,8 +36,10 @@ def standard_error_of_mean(values: Sequence[float]) -> float:
 def wilson_interval(accuracy: float, problems: int, z: float = 1.96) -> tuple[float, float]:
     """Wilson's interval of an accuracy measured on `problems` problems (95% by default), as fractions.
 
-    Unlike accuracy ± z standard errors it stays within 0 and 1, and has a width where all or none are right.
+    Unlike accuracy ± z standard errors, it stays within 0 and 1, and does not shrink to a point where all or none of
+    the problems are solved.
     """
+    # The accuracies p from which the measured one is at most z of p's own standard errors away: a quadratic in p.
     shift = z * z / problems
     centre = (accuracy + shift / 2) / (1 + shift)
     half = z / (1 + shift) * (accuracy * (1 - accuracy) / problems + shift / (4 * problems)) ** 0.5
@@ -61,14 +64,14 @@ def paired_bootstrap(
 ) -> tuple[float, float, float]:
     """Percentile bootstrap of mean(a) - mean(b), where a[i] and b[i] are two systems' outcomes on problem i.
 
-    Problems are drawn with replacement and keep their pair, so that what is hard for both does not widen the interval.
+    Problems are resampled with replacement as pairs, so that problems that are hard for both do not widen the interval.
 
     Args:
         a: one outcome per problem (booleans, or scores in any unit)
         b: the other system's outcomes on the same problems, in the same order
-        samples: how many times the problems are drawn again
-        seed: of the draws; the same seed gives the same interval
-        level: the share of draws inside the interval, between 0 and 1
+        samples: number of bootstrap samples
+        seed: of the resampling; the same seed gives the same interval
+        level: coverage of the interval, between 0 and 1
 
     Returns:
         (difference, low, high) in the unit of the outcomes: fractions for booleans.
@@ -86,9 +89,10 @@ def paired_bootstrap(
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    # A draw of n problems only matters through how often each distinct difference comes up (three of them for right or
-    # wrong): drawing those counts is the same distribution at a fraction of the memory.
-    values, counts = np.unique(differences, return_counts=True)
+    # A bootstrap sample matters only through how often each distinct difference occurs (for right or wrong there are
+    # three): drawing those counts has the same distribution at a fraction of the memory.
+    values, counts = np.unique(differences, return_counts=True)  # both (distinct,)
     draws = np.random.default_rng(seed).multinomial(len(differences), counts / len(differences), size=samples)
+    # draws is (samples, distinct): how often each difference occurs in each bootstrap sample
     low, high = np.quantile(draws @ values / len(differences), [(1 - level) / 2, (1 + level) / 2])
     return float(differences.mean()), float(low), float(high)

@@ -1,4 +1,4 @@
-"""What a PRM's step accuracy is to be compared with: rules that do not read the step. Pure functions over numbers."""
+"""Baselines for a PRM's step accuracy: rules that do not read the step. Pure functions over numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,8 @@ def step_baselines(training: Sequence[tuple[int, int]], heldout: Sequence[tuple[
 
 
 def _best_rule(steps: Sequence[tuple[int, int]], weights: Sequence[float]) -> tuple[int, int]:
-    """(cut, label of the longer ones) with the greatest weight of right training steps; `weights` by label."""
+    """(cut, label of the longer ones) with the greatest weight of correct training steps; `weights` by label."""
+    # One pass over the steps by length: `shorter` counts, by label, those at or below the cut.
     totals = [sum(weights[label] for _, label in steps if label == one) for one in (0, 1)]
     best = (max(totals), -1, int(totals[1] >= totals[0]))  # everything is longer than -1
     shorter = [0.0, 0.0]
@@ -43,7 +44,7 @@ def _best_rule(steps: Sequence[tuple[int, int]], weights: Sequence[float]) -> tu
 
 
 def _balanced(steps: Sequence[tuple[int, int]], cut: int, longer_is: int) -> float:
-    """The mean of the accuracies on "+" and on "-"; one half says nothing."""
+    """The mean of the accuracies on "+" and on "-"; one half is chance."""
     shares = []
     for one in (0, 1):
         right = [(longer_is if length > cut else 1 - longer_is) == label for length, label in steps if label == one]

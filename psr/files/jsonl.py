@@ -1,4 +1,4 @@
-"""JSON lines: reading with errors that name file and line, writing that never leaves half a file. Knows no schema."""
+"""JSON lines: reading with errors that name file and line, atomic writing. Knows no schema."""
 
 import gzip
 import json
@@ -52,7 +52,7 @@ def _pick(path: Path, number: int, row: Mapping[str, Any], required: list[str], 
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write all rows, or leave what was there: the file appears under its name only when it is complete."""
+    """Write all rows atomically: the file appears under its name only when it is complete."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -63,7 +63,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_appended(path: str | Path) -> list[dict[str, Any]]:
-    """The rows that `append_row` has written, none where there is no file. Half a last line, of a kill, is cut off."""
+    """The rows written by `append_row`; none if there is no file. A last line left incomplete by a kill is cut off."""
     path = Path(path)
     if not path.is_file():
         return []
@@ -75,7 +75,7 @@ def read_appended(path: str | Path) -> list[dict[str, Any]]:
 
 
 def append_row(path: str | Path, row: Mapping[str, Any]) -> None:
-    """Append one line; when this returns it survives the end of this process."""
+    """Append one line; once this returns, it survives the end of this process."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
@@ -83,7 +83,7 @@ def append_row(path: str | Path, row: Mapping[str, Any]) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write one JSON document, or leave what was there."""
+    """Write one JSON document atomically."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")

@@ -1,4 +1,4 @@
-"""Problem sources. `read_problems` is what the iterations use: it keeps id and text, so an answer cannot be reached."""
+"""Problem files. The iterations use `read_problems`, which keeps only id and text: answers are never in reach."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from psr.files.jsonl import DataError, read_jsonl
 from psr.records import GoldProblem, Problem
 
 RULES = ["unit", "error", "is_multiple_answer"]
-"""Fields, apart from the answer, that decide what is right."""
+"""Fields, apart from the answer, that decide what counts as correct."""
 
 
 def read_problems(path: str | Path, limit: int | None = None) -> list[Problem]:
-    """The problems of a JSONL file (`id`, `problem`); whatever else a row holds is dropped while reading.
+    """The problems of a JSONL file (`id`, `problem`); all other fields are dropped while reading.
 
     Raises:
         DataError: missing or empty file, malformed line, missing field, or an id that occurs twice.

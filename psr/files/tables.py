@@ -13,12 +13,12 @@ ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 
 
 def is_table(path: str | Path) -> bool:
-    """Whether the name is that of a file that `read_table` reads."""
+    """Whether `read_table` can read a file of this name."""
     return str(path).endswith(ENDINGS)
 
 
 def read_table(path: str | Path, required: Iterable[str] = (), optional: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """The rows of a JSONL or Parquet file, each with the fields named and no other; Parquet's nulls are absent fields.
+    """The rows of a JSONL or Parquet file, each with only the named fields; nulls of Parquet are absent fields.
 
     Raises:
         DataError: as `read_jsonl`, or the file is no Parquet file, or its ending is another one.

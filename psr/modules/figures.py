@@ -1,4 +1,4 @@
-"""Means over the rows of an optimizer step, for the log: a row of a packed batch is only part of what the step saw."""
+"""Metrics averaged over an optimizer step: one row is only a micro-batch of what the step saw."""
 
 from collections.abc import Callable
 
@@ -13,13 +13,16 @@ class StepFigures:
         self._sums: dict[str, tuple[Tensor | float, int]] = {}
 
     def add(self, values: dict[str, Tensor]) -> None:
-        """Each value is a tensor of any shape whose elements count the same."""
+        """Add values of a row: tensors of any shape, whose elements all have the same weight."""
         for name, value in values.items():
             total, count = self._sums.get(name, (0.0, 0))
+            # Kept as tensors: `.item()` would wait for the GPU at every row.
             self._sums[name] = (total + value.detach().float().sum(), count + value.numel())
 
     def take(self, over_ranks: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, Tensor]:
-        """The means since the last call; `over_ranks` adds up a tensor of all the ranks that took part in the step."""
+        """The means since the last call; `over_ranks` sums a tensor over the data-parallel ranks."""
+        # (names, 2): sums and counts in one tensor, so that all metrics take a single all-reduce. A mean of the ranks'
+        # means would be wrong, as their rows hold different numbers of pairs.
         pairs = [torch.stack([torch.as_tensor(x) for x in sums]) for sums in self._sums.values()]
         means = [total / count for total, count in over_ranks(torch.stack(pairs))] if pairs else []
         named = dict(zip(self._sums, means, strict=True))

@@ -1,7 +1,7 @@
 """Losses as pure modules over per-completion log-probabilities. Nothing here knows a model, a tokenizer or Lightning.
 
-Every loss of step pairs takes the log-probabilities of a `Preferences` and returns (losses, rewards of the chosen,
-rewards of the rejected), each (pairs,).
+Every preference loss takes the log-probabilities of a `Preferences` and returns (losses, rewards of the chosen side,
+rewards of the rejected side), each (pairs,).
 """
 
 from abc import ABC, abstractmethod
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 class Preferences:
     """Step pairs as a loss sees them; the sides' tensors are (pairs, 2), the chosen side first.
 
-    `policy` and `reference` are the sums over the step's tokens of log pi and log ref, `lengths` the tokens. `weights`
-    multiply the losses, `labels` are the probabilities that the chosen side is the better one; both are (pairs,), and
-    all 1 where they are None.
+    `policy` and `reference` are log pi and log ref summed over the tokens of the step, `lengths` its number of tokens.
+    `weights` multiply the losses, `labels` are the probabilities that the chosen side is the better one; both are
+    (pairs,), and all 1 where they are None.
     """
 
     policy: Tensor
@@ -33,12 +33,12 @@ class Preferences:
 
 
 class PreferenceLoss(nn.Module, ABC):
-    """What all losses of step pairs share: the implicit rewards, length normalisation, the likelihood term.
+    """What all preference losses share: implicit rewards, length normalisation, the likelihood term.
 
     Args:
         beta: strength of the implicit KL constraint.
         nll: weight of the chosen step's negative log-likelihood per token (Pang et al. 2024, arXiv 2404.19733).
-        length_normalised: log-ratios count per token instead of per step (Lambert et al. 2024, arXiv 2411.15124).
+        length_normalised: log-ratios are per token instead of per step (Lambert et al. 2024, arXiv 2411.15124).
     """
 
     def __init__(self, beta: float = 0.1, nll: float = 0.0, length_normalised: bool = False) -> None:
@@ -54,12 +54,13 @@ class PreferenceLoss(nn.Module, ABC):
 
     def forward(self, pairs: Preferences) -> tuple[Tensor, Tensor, Tensor]:
         """Per-pair losses, and the implicit rewards beta * log(pi / ref) of both sides, without gradient."""
-        ratios = pairs.log_ratios / pairs.lengths if self.length_normalised else pairs.log_ratios
+        # Steps differ in length, so a sum of log-ratios weighs long steps more; dividing by tokens removes that.
+        ratios = pairs.log_ratios / pairs.lengths if self.length_normalised else pairs.log_ratios  # (pairs, 2)
         chosen, rejected = ratios.unbind(1)
         losses = self.compare(chosen, rejected)
-        if pairs.labels is not None:
+        if pairs.labels is not None:  # the expected loss, over which of the two sides is the better one
             losses = pairs.labels * losses + (1 - pairs.labels) * self.compare(rejected, chosen)
-        if self.nll:
+        if self.nll:  # DPO lowers both likelihoods as long as the rejected one falls faster; this holds the chosen up
             losses = losses - self.nll * pairs.policy[:, 0] / pairs.lengths[:, 0]
         if pairs.weights is not None:
             losses = pairs.weights * losses
@@ -76,7 +77,7 @@ class StepDPOLoss(PreferenceLoss):
         dpop: weight inside the sigmoid of max(0, log ref(chosen) - log pi(chosen)) (DPO-Positive, arXiv 2402.13228).
         label_smoothing: probability that a verdict is wrong (conservative DPO, Mitchell 2023,
             https://ericmitchell.ai/cdpo.pdf); below 0.5.
-        length_normalised: log-ratios count per token instead of per step (Lambert et al. 2024, arXiv 2411.15124).
+        length_normalised: log-ratios are per token instead of per step (Lambert et al. 2024, arXiv 2411.15124).
     """
 
     def __init__(
@@ -94,16 +95,18 @@ class StepDPOLoss(PreferenceLoss):
         self.dpop, self.label_smoothing = dpop, label_smoothing
 
     def compare(self, chosen: Tensor, rejected: Tensor) -> Tensor:
+        # `chosen` is log(pi / ref): the penalty acts only where the chosen step got less likely than in the reference.
         logits = self.beta * (chosen - rejected - self.dpop * (-chosen).clamp(min=0))
         smoothing = self.label_smoothing
+        # The expected loss if a verdict is the wrong way round with this probability.
         return -(1 - smoothing) * F.logsigmoid(logits) - smoothing * F.logsigmoid(-logits)
 
 
 class StepIPOLoss(PreferenceLoss):
     """IPO: the squared distance of the log-ratio margin from 1 / (2 beta) (Azar et al. 2023, arXiv 2310.12036, eq. 17).
 
-    Its target does not run away where a verdict is certain, as that of the sigmoid loss does. TRL's `ipo` is this loss
-    with `length_normalised`, which by its comment is how the authors computed their results.
+    The margin has a finite target, while the sigmoid loss pushes it further and further where verdicts are certain.
+    TRL's `ipo` is this loss with `length_normalised`, which by its comment is how the authors computed their results.
     """
 
     def compare(self, chosen: Tensor, rejected: Tensor) -> Tensor:
@@ -118,9 +121,10 @@ def at_least_zero(**settings: float) -> None:
 
 
 def kl_estimate(policy: Tensor, reference: Tensor) -> Tensor:
-    """Per-token estimate of KL(ref || pi) for tokens that the reference drew: pi / ref - 1 - log(pi / ref), 0 or more.
+    """Per-token estimate of KL(ref || pi) on tokens sampled by the reference: pi / ref - 1 - log(pi / ref), 0 or more.
 
     `policy` and `reference` are log-probabilities of the tokens. Source: http://joschu.net/blog/kl-approx.html (k3).
     """
     log_ratio = policy - reference
+    # Unlike -log_ratio, unbiased as well, it is never negative and has a lower variance.
     return torch.expm1(log_ratio) - log_ratio

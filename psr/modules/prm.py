@@ -1,4 +1,4 @@
-"""A process reward model as a LightningModule: "+" or "-" after every step of a trajectory, in one forward.
+"""A process reward model as a LightningModule: "+" or "-" after every step of a solution, all in one forward.
 
 Knows packed rows of labelled steps (psr/data/prm.py) and the policy's folder format. The trained model is an ordinary
 causal language model: P("+") after a step is read off the next-token distribution, by `Engine.choice_logprobs` too.
@@ -27,9 +27,9 @@ class PRMModule(SFTModule):
         lr: peak learning rate of AdamW; linear warm-up, then cosine to zero.
         warmup_share: share of all optimizer steps that warms up.
         weight_decay: AdamW's decoupled weight decay.
-        minus_weight: how many times a "-" label counts in the loss; people rate few steps as bad.
+        minus_weight: weight of "-" labels in the loss; people rate few steps as bad.
         lora: train low-rank adapters instead of all weights; what is exported has them merged.
-        checkpoint_activations: compute each layer again in the backward pass, which takes less memory and more time.
+        checkpoint_activations: recompute each layer in the backward pass, which takes less memory and more time.
     """
 
     def __init__(
@@ -59,8 +59,11 @@ class PRMModule(SFTModule):
     def forward(self, row: Row) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """log p("+") - log p("-") in float32 and the label (1 or 0) of every rated step of the row, both (steps,)."""
         assert self.policy is not None
-        hidden = scored_hidden(self.policy, row)[row.members]
+        hidden = scored_hidden(self.policy, row)[row.members]  # (steps, width)
+        # Two rows of the head instead of the whole vocabulary: the loss is over "+" and "-" alone.
         plus, minus = F.linear(hidden, self.policy.get_output_embeddings().weight[list(self.labels)]).unbind(-1)
+        # The difference is the logit of P("+"), as softmax over two classes is the sigmoid of their difference. Two
+        # candidates with the same tokens share a scored position; `members` gives each its own entry.
         return (plus - minus).float(), (row.targets[row.members] == self.labels[0]).long()
 
     def training_step(self, row: Row, row_number: int) -> Tensor:
@@ -80,7 +83,7 @@ class PRMModule(SFTModule):
             self.log(f"val/{name}", measure, batch_size=1)  # type: ignore[arg-type]
 
     def on_validation_epoch_end(self) -> None:
-        """Log beside the accuracy what a rule reaches that does not read the steps."""
+        """Log the accuracy of rules that do not read the steps beside that of the PRM."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, PRMDataModule)
         self.log("val/always_plus", data.baselines.always_plus)

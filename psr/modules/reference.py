@@ -1,7 +1,7 @@
-"""Reference log-probabilities: computed once per iteration by the code that trains, and stored with the rows.
+"""Reference log-probabilities: computed once per iteration by the same code as in training, and stored on disk.
 
-What is stored is found again only for the same weights, rows and conditions (precision, adapters on or off), so that a
-run that was killed goes on without computing them anew, and can never use those of another reference.
+The store is keyed by a hash of weights, rows and conditions (precision, adapters on or off): a run that was killed
+resumes without computing them again, and can never use those of another reference.
 """
 
 import hashlib
@@ -30,21 +30,23 @@ def reference_logprobs(
 ) -> list[Tensor]:
     """The policy's log-probabilities of every row's scored tokens, each (scored,), on the CPU.
 
-    Read from `store` where it holds those of these weights, rows and `conditions` (what else the values depend on);
-    else computed by `score` and written there. Ranks that share the weights compute together or not at all:
-    `everywhere` tells whether a condition holds on every one of them. Each has rows and a store of its own.
+    Read from `store` if it holds those of these weights, rows and `conditions` (what else the values depend on);
+    otherwise computed by `score` and written there. Ranks that share the weights compute together or not at all:
+    `everywhere` tells whether a condition holds on all of them. Each has its own rows and its own store.
     """
     key = _key(policy, rows, conditions)
     stored = _stored(store, key)
+    # With sharded weights a forward is a collective: one rank without a store needs all the others to compute, too.
     if everywhere(stored is not None):
         assert stored is not None
         return list(stored.split([len(row.targets) for row in rows]))
     training = policy.training
-    policy.eval()
+    policy.eval()  # no dropout, if the model has any
     with torch.no_grad():
         logprobs = [score(policy, row.to(device)).float().cpu() for row in rows]
     policy.train(training)
     if store is not None:
+        # One tensor for all rows, split again when read; renamed when complete, as a kill may come at any time.
         partial = store.with_name(store.name + ".partial")
         save_file({"logprobs": torch.cat(logprobs)}, partial, {"key": key})
         partial.replace(store)
@@ -52,7 +54,7 @@ def reference_logprobs(
 
 
 def _stored(store: Path | None, key: str) -> Tensor | None:
-    """What the store holds under this key."""
+    """The log-probabilities in the store, if they were written under this key."""
     if store is None or not store.is_file():
         return None
     with safe_open(store, "pt") as stored:
@@ -60,17 +62,18 @@ def _stored(store: Path | None, key: str) -> Tensor | None:
 
 
 def _key(policy: PreTrainedModel, rows: Sequence[Row], conditions: str) -> str:
-    """A hash of everything that the values depend on; of sharded weights, of this rank's shards."""
+    """A hash of everything that the values depend on; for sharded weights, of this rank's shards."""
     digest = hashlib.sha256(conditions.encode())
     for name, value in policy.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(_bytes(value))
-    for row in rows:
+    for row in rows:  # not `members` and `owners`: log-probabilities are per scored token
         for value in (row.token_ids, row.position_ids, row.ends, row.sources, row.targets):
             digest.update(_bytes(value))
     return digest.hexdigest()
 
 
 def _bytes(value: Tensor) -> memoryview:
+    # Viewed as uint8, since NumPy has no bfloat16.
     value = value.to_local() if isinstance(value, DTensor) else value
     return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

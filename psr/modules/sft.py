@@ -1,4 +1,4 @@
-"""Supervised fine-tuning as a LightningModule: the loss is on the completions only (M0 -> M1).
+"""Supervised fine-tuning as a LightningModule: the loss covers only the completions (M0 -> M1).
 
 Knows the policy and packed rows of samples. Does not know what they say.
 """
@@ -26,7 +26,7 @@ class SFTModule(RowModule):
         warmup_share: share of all optimizer steps that warms up.
         weight_decay: AdamW's decoupled weight decay.
         lora: train low-rank adapters instead of all weights; what is exported has them merged.
-        checkpoint_activations: compute each layer again in the backward pass, which takes less memory and more time.
+        checkpoint_activations: recompute each layer in the backward pass, which takes less memory and more time.
     """
 
     def __init__(
@@ -46,17 +46,19 @@ class SFTModule(RowModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.adamw()
+        # Of optimizer steps, over all epochs: Lightning has divided by the accumulated rows already.
         total = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: warmup_cosine(s, total, self.warmup_share))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def training_step(self, row: Row, row_number: int) -> Tensor:
-        losses = -self(row)
+        losses = -self(row)  # (scored,): prompts are not scored, so they are masked out of the loss
         self.figures.add({"loss": losses})
         self.log("train/tokens", float(len(row.token_ids)), reduce_fx="sum", batch_size=1)
         return row.share * losses.sum()
 
     def validation_step(self, row: Row, row_number: int) -> None:
+        # Token means over the whole validation set; Lightning's own mean would weight every row alike.
         self.val_loss.update(-self(row))
         self.val_accuracy.update(self(row, row_hits).float())
         self.log("val/loss", self.val_loss, prog_bar=True, batch_size=1)

@@ -24,7 +24,7 @@ class SolverModule(LightningModule):
     Args:
         model: Hugging Face folder of the policy.
         engine: what generates.
-        max_tokens: solutions are cut off at so many tokens.
+        max_tokens: solutions are cut off at this many tokens.
     """
 
     def __init__(self, model: str, engine: Engine, max_tokens: int = 1024) -> None:

@@ -1,8 +1,8 @@
 """Step-wise DPO as a LightningModule (equations 6-8): one epoch is one iteration, M(n) -> M(n + 1).
 
 Knows the policy and packed rows of step pairs. At the start of every epoch the reference is reset: log-probabilities of
-all pairs are computed once with the weights of that moment, so no second model stays in memory. Does not know who
-searched or judged.
+all pairs are computed once with the current weights, so no second model stays in memory. Does not know who searched or
+judged.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class StepDPOModule(RowModule):
         reference: "previous" compares with M(n), the policy at the start of the iteration; "initial" always with M1.
         loss: which loss, its strength and extra terms.
         lora: train low-rank adapters instead of all weights; every exported M(n) has them merged.
-        checkpoint_activations: compute each layer again in the backward pass, which takes less memory and more time.
+        checkpoint_activations: recompute each layer in the backward pass, which takes less memory and more time.
     """
 
     def __init__(
@@ -61,21 +61,25 @@ class StepDPOModule(RowModule):
 
     def on_train_epoch_start(self) -> None:
         """Reset the reference and, with it, the optimizer's state."""
+        # AdamW's moments are of the last iteration's loss, whose reference was another.
         self.trainer.optimizers[0].state.clear()
         loader = self.trainer.train_dataloader
         dataset = loader.dataset  # type: ignore[union-attr]
         assert isinstance(dataset, PlannedRows)
+        # By the sampler, not the loader: this pass must not count as served rows, which a resume would skip.
         rows = [dataset[number] for number in loader.sampler]  # type: ignore[union-attr]
         found = self.compute_reference(rows, dataset.store)
         self.reference_logprobs = {row.number: values for row, values in zip(rows, found, strict=True)}
         self.counts = dataset.counts
 
     def compute_reference(self, rows: list[Row], store: Path | None) -> list[Tensor]:
-        """The reference's log-probabilities of the rows' scored tokens; `rows` are this rank's."""
+        """The reference's log-probabilities of the scored tokens of `rows`, which are this rank's."""
         assert self.policy is not None
         policy: PreTrainedModel = self.policy
         score: Callable[[PreTrainedModel, Row], Tensor] = lambda _, row: self(row)  # noqa: E731 of whole weights
         scope: AbstractContextManager[None] = nullcontext()
+        # "previous" is the policy as it is now. M1 is, from the cheapest: the policy without its adapters; the policy
+        # with M1's shards read into it; a second model, which goes out of scope after this call.
         if self.reference == "initial" and self.lora is not None:
             scope = adapters_off(policy)
         elif self.reference == "initial" and (strategy := self.sharded) is not None:
@@ -84,23 +88,26 @@ class StepDPOModule(RowModule):
             policy, score = load_trainable(self.model), row_logprobs
             torch.nn.Module.to(policy, self.device)
         conditions = f"{self.trainer.precision}, {self.reference}"  # the adapters count in "previous" alone
-        with scope, self.trainer.precision_plugin.forward_context():  # rounded as in training: a ratio starts at 1
+        # In the precision of training, so that at the first step every pi / ref is 1.
+        with scope, self.trainer.precision_plugin.forward_context():
             return reference_logprobs(policy, rows, self.device, conditions, store, score, self._everywhere)
 
     def _everywhere(self, condition: bool) -> bool:
-        """Whether it holds on all ranks."""
+        """Whether `condition` holds on all ranks."""
         failing = torch.tensor(float(not condition), device=self.device)
         return float(self.trainer.strategy.reduce(failing, reduce_op="sum")) == 0.0
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # Set by hand: Lightning's schedulers count over the whole fit, and every iteration warms up anew.
         rows = self.trainer.accumulate_grad_batches
-        total = -(-int(self.trainer.num_training_batches) // rows)
+        total = -(-int(self.trainer.num_training_batches) // rows)  # optimizer steps of the iteration, rounded up
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.lr * warmup_constant(batch_idx // rows, total, self.warmup_share)
 
     def training_step(self, row: Row, row_number: int) -> Tensor:
-        logprobs = self(row)
+        logprobs = self(row)  # (scored,)
         reference = self.reference_logprobs[row.number].to(logprobs.device)
+        # A unit's completions are chosen, rejected: (2 * pairs,) becomes (pairs, 2).
         sums, reference_sums = (row.completion_sums(values).view(-1, 2) for values in (logprobs, reference))
         weights = labels = None
         if self.counts is not None:
@@ -119,4 +126,4 @@ class StepDPOModule(RowModule):
                 "kl_to_reference": kl_estimate(logprobs.detach(), reference),
             }
         )
-        return row.share * losses.sum()
+        return row.share * losses.sum()  # a sum, as the share divides by the pairs of the whole optimizer step

@@ -1,4 +1,4 @@
-"""What the trained modules share: the optimizer, clipping and logging by optimizer step.
+"""What the trained modules share: optimizer, gradient clipping and metrics per optimizer step.
 
 Knows Lightning, its strategies and rows. Does not know losses.
 """
@@ -32,7 +32,7 @@ class RowModule(LightningModule):
         warmup_share: share of the optimizer steps that warms up.
         weight_decay: AdamW's decoupled weight decay.
         lora: train low-rank adapters instead of all weights.
-        checkpoint_activations: compute each layer again in the backward pass, which takes less memory and more time.
+        checkpoint_activations: recompute each layer in the backward pass, which takes less memory and more time.
     """
 
     def __init__(
@@ -58,8 +58,9 @@ class RowModule(LightningModule):
         return strategy if isinstance(strategy, ShardedStrategy) else None
 
     def configure_model(self) -> None:
-        if self.policy is not None:
+        if self.policy is not None:  # Lightning calls this once per stage
             return
+        # Here and not in __init__: only now does the strategy exist, and with it the mesh to shard over.
         if (strategy := self.sharded) is not None:
             self.policy = empty_trainable(self.model, self.lora, self.checkpoint_activations)
             strategy.shard(self, self.policy, self.model)
@@ -72,7 +73,7 @@ class RowModule(LightningModule):
         return score(self.policy, row)
 
     def export(self, folder: str | Path) -> None:
-        """Write the policy as a plain Hugging Face folder. All ranks call this, the first one writes."""
+        """Write the policy as a plain Hugging Face folder. All ranks call this, rank 0 writes."""
         assert self.policy is not None
         tokenizer = load_tokenizer(self.model)
         if (strategy := self.sharded) is not None:
@@ -87,7 +88,7 @@ class RowModule(LightningModule):
 
     def adamw(self) -> torch.optim.AdamW:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        fused = self.trainer.precision != "16-mixed"  # there gradients are scaled, and are clipped after unscaling only
+        fused = self.trainer.precision != "16-mixed"  # a fused step unscales gradients itself, after they were clipped
         return torch.optim.AdamW(trained, self.lr, betas=(0.9, 0.95), weight_decay=self.weight_decay, fused=fused)
 
     def configure_gradient_clipping(
@@ -96,10 +97,11 @@ class RowModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Once per optimizer step: log the gradient's norm and the other figures, and clip as the Trainer says.
+        """Once per optimizer step: log the gradient norm and the other metrics, and clip as the Trainer says.
 
         Lightning's own clipping refuses fused optimizers in every mixed precision, though bfloat16 scales no gradients.
         """
+        # This hook is the one place that sees an optimizer step's gradients after accumulation and before the step.
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = gradient_norm([p.grad for p in parameters])
         figures: dict[str, Any] = {**self.figures.take(self._over_ranks), "grad_norm": norm}
@@ -108,7 +110,7 @@ class RowModule(LightningModule):
         if gradient_clip_val and gradient_clip_algorithm == GradClipAlgorithmType.VALUE:
             torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
         elif gradient_clip_val:
-            for some in by_mesh(parameters):
+            for some in by_mesh(parameters):  # all with the global norm, computed above once
                 torch.nn.utils.clip_grads_with_norm_(some, gradient_clip_val, norm)
 
     def _over_ranks(self, sums: Tensor) -> Tensor:

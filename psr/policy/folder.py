@@ -1,4 +1,4 @@
-"""The policy: a causal language model as a plain Hugging Face folder, loaded, made and exported.
+"""The policy: a causal language model as a plain Hugging Face folder, loaded, created and exported.
 
 Knows transformers and adapters. Does not know losses, Lightning, engines or what the policy is asked.
 """
@@ -44,17 +44,18 @@ def new_policy(architecture: str, settings: dict[str, Any], tokenizer: PreTraine
 def load_trainable(
     folder: str | Path, lora: LoRA | None = None, checkpoint_activations: bool = False
 ) -> PreTrainedModel:
-    """The policy to train on packed rows: all of it, or adapters alone.
+    """The policy to train on packed rows: all weights, or only adapters.
 
-    With `checkpoint_activations` each layer is computed a second time in the backward pass instead of being kept.
+    With `checkpoint_activations`, each layer is recomputed in the backward pass instead of keeping its activations.
     """
+    # In float32 whatever the folder holds: an update of lr 1e-6 would be lost in a bfloat16 weight.
     return _trainable(load_policy(folder), lora, checkpoint_activations)
 
 
 def empty_trainable(
     folder: str | Path, lora: LoRA | None = None, checkpoint_activations: bool = False
 ) -> PreTrainedModel:
-    """The same policy on the meta device: its float32 weights have shapes and no memory; only config.json is read."""
+    """The same policy on the meta device: float32 weights with shapes but no memory; only config.json is read."""
     config = AutoConfig.from_pretrained(str(check_folder(folder)), local_files_only=True)
     with torch.device("meta"):
         policy = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -74,11 +75,12 @@ def _trainable(policy: PreTrainedModel, lora: LoRA | None, checkpoint_activation
 def export_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
     """Write a folder that transformers, SGLang and vLLM load; it appears under its name only when it is complete.
 
-    Adapters are merged in what is written.
+    Adapters are merged into the exported weights.
     """
+    # Whoever finds the folder may load it at once: so it is written beside its place and then renamed.
     folder = Path(folder)
     partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)  # what an earlier, killed export left
     model.save_pretrained(str(partial), state_dict=merged_state(model))
     tokenizer.save_pretrained(str(partial))
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,10 +1,10 @@
 """A policy over many GPUs: FSDP2 and tensor parallelism, applied here and nowhere else.
 
-A rank holds its shards of the weights, gradients and optimizer state in float32; a layer is gathered for its own
-forward and backward pass. Shards are read straight from the safetensors files of a Hugging Face folder, and written as
-one.
+A rank holds its shards of the weights, gradients and optimizer state in float32; a layer is all-gathered for its own
+forward and backward pass. Shards are read directly from the safetensors files of a Hugging Face folder, and exported as
+such a folder.
 
-Knows PyTorch's distributed tensors and causal language models of the Llama and Qwen2 kind. Does not know losses, data.
+Knows PyTorch's DTensors and causal language models of the Llama and Qwen2 kind. Does not know losses or data.
 """
 
 import copy
@@ -33,11 +33,12 @@ from psr.policy.lora import merged_weights, plain_name
 from psr.policy.tokenizer import PolicyError, check_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Megatron's division of a layer (arXiv 1909.08053): two matrix products in a row, then one sum over the ranks.
+# Megatron's tensor parallelism (arXiv 1909.08053): the first product of attention and MLP is divided by columns and the
+# second by rows, so that each block needs a single all-reduce.
 COLUMNS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
 ROWS = ("self_attn.o_proj", "mlp.down_proj")
 FILE_BYTES = 5 * 2**30
-"""What an exported file holds at most, but for a tensor that is larger."""
+"""Largest exported file, unless a single tensor is larger."""
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -45,17 +46,17 @@ class ShardedStrategy(ModelParallelStrategy):
 
     Weights, gradients and optimizer state are float32 and sharded: use it with `precision: 32-true`, as mixed precision
     is set by `compute_dtype`. Its checkpoints are folders to which every rank writes its part; any number of ranks can
-    go on from them.
+    resume from them.
 
     Args:
         tensor_parallel_size: GPUs of one node that share every layer and see the same data; must divide the number of
             key-value heads.
-        compute_dtype: what gathered weights and activations are in; gradients are summed over ranks in float32.
-        cpu_offload: keep shards and optimizer state in the host's memory; the optimizer runs there.
-        reshard_after_forward: free a gathered layer until its backward pass: less memory, one more gathering.
-        export_dtype: what exported folders hold.
+        compute_dtype: dtype of gathered weights and activations; gradients are reduced over ranks in float32.
+        cpu_offload: keep shards and optimizer state in host memory; the optimizer runs there.
+        reshard_after_forward: free a gathered layer until its backward pass: less memory, one more all-gather.
+        export_dtype: dtype of exported weights.
         timeout_minutes: a collective operation that takes longer is an error.
-        process_group_backend: "nccl" on GPUs and "gloo" on a CPU if it is not given.
+        process_group_backend: by default "nccl" on GPUs and "gloo" on a CPU.
     """
 
     def __init__(
@@ -84,11 +85,12 @@ class ShardedStrategy(ModelParallelStrategy):
                 f"trainer.strategy.tensor_parallel_size is {self.tensor_parallel_size}, and there are {devices} GPUs: "
                 "it must divide them"
             )
+        # Lightning's "auto" would be the number of nodes, with tensor parallelism over all GPUs of each.
         self._data_parallel_size = devices // self.tensor_parallel_size
         super().setup_environment()
 
     def model_to_device(self) -> None:
-        """Offloaded shards stay with the host; what is no parameter goes to the GPU."""
+        """With `cpu_offload`, parameters stay in host memory and only buffers go to the GPU."""
         if not self.cpu_offload:
             super().model_to_device()
             return
@@ -98,10 +100,11 @@ class ShardedStrategy(ModelParallelStrategy):
                 setattr(module, name, buffer.to(self.root_device))
 
     def shard(self, root: nn.Module, policy: PreTrainedModel, folder: str | Path) -> None:
-        """Divide the policy, whose parameters are on the meta device, and read this rank's shards from `folder`.
+        """Shard the policy, whose parameters are on the meta device, and read this rank's shards from `folder`.
 
         `root` is the module whose forward pass is called; the policy is part of it.
         """
+        # Tensor parallelism first: FSDP then shards the rank's part of a layer over the data-parallel ranks.
         if self.tensor_parallel_size > 1:
             divide_layers(policy, self.device_mesh["tensor_parallel"])
         options: dict[str, Any] = {
@@ -110,33 +113,35 @@ class ShardedStrategy(ModelParallelStrategy):
             "offload_policy": CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy(),
             "reshard_after_forward": self.reshard_after_forward,
         }
+        # A unit of FSDP is what is gathered at a time: each layer, the embedding, and what is left with the root.
         for layer in policy.base_model.layers:  # type: ignore[union-attr]
             fully_shard(layer, **options)
-        if not policy.config.tie_word_embeddings:  # else the root has it, with the head
+        if not policy.config.tie_word_embeddings:  # a tied one is needed with the head: it stays with the root
             fully_shard(policy.get_input_embeddings(), **options)
         fully_shard(root, **options)
+        # Only now is memory allocated, and only for shards: no rank ever holds the whole model.
         materialize(policy, torch.device("cpu") if self.cpu_offload else self.root_device)
         read_shards(policy, folder)
 
     def export(self, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
-        """Write the policy as a plain Hugging Face folder; every rank calls this, the first one writes."""
+        """Write the policy as a plain Hugging Face folder; every rank calls this, rank 0 writes."""
         export_shards(policy, tokenizer, folder, self.export_dtype, self.root_device, self.is_global_zero)
 
     @contextmanager
     def other_weights(self, policy: PreTrainedModel, folder: str | Path) -> Iterator[None]:
-        """The policy with the weights of `folder`; its own are kept on the host meanwhile."""
+        """Swap in the weights of `folder`; the policy's own shards wait in host memory."""
         own = {name: local(value).to("cpu", copy=True) for name, value in policy.named_parameters()}
         read_shards(policy, folder)
         try:
             yield
         finally:
             with torch.no_grad():
-                for name, value in policy.named_parameters():
+                for name, value in policy.named_parameters():  # in place: the optimizer holds these very tensors
                     local(value).copy_(own[name])
 
 
 def divide_layers(policy: PreTrainedModel, mesh: DeviceMesh) -> None:
-    """Divide every layer over the ranks of `mesh`: heads and the inner width of the MLP."""
+    """Tensor parallelism: divide every layer over the ranks of `mesh`, by attention heads and the MLP's inner width."""
     heads = policy.config.num_key_value_heads
     if heads % mesh.size():
         raise PolicyError(
@@ -151,22 +156,23 @@ def divide_layers(policy: PreTrainedModel, mesh: DeviceMesh) -> None:
 
 
 def materialize(policy: PreTrainedModel, device: torch.device) -> None:
-    """Memory for the shards, and what no file holds: rotary frequencies, new adapters."""
+    """Allocate the shards, and initialize what no file holds: rotary frequencies and new adapters."""
     policy.to_empty(device=device)
+    # A buffer that is not in the state dict: `to_empty` left it uninitialized.
     rotary = policy.base_model.rotary_emb
     policy.base_model.rotary_emb = type(rotary)(policy.config).to(device)  # type: ignore[operator]
     for name, value in policy.named_parameters():
-        if ".lora_" in name:  # as peft does: A random, B zero, so that they change nothing yet
+        if ".lora_" in name:  # as peft does: A random, B zero, so that B A = 0 and the policy is unchanged at first
             whole = torch.zeros(value.shape)
             if ".lora_A." in name:
                 nn.init.kaiming_uniform_(whole, a=5**0.5)
             assert isinstance(value, DTensor)
-            with torch.no_grad():
+            with torch.no_grad():  # distributed from rank 0, so that the shards are of one random tensor
                 value.copy_(distribute_tensor(whole.to(device), value.device_mesh, value.placements))
 
 
 def read_shards(policy: PreTrainedModel, folder: str | Path) -> None:
-    """Read what this rank holds of every parameter, and nothing else, from the safetensors files of `folder`."""
+    """Read this rank's shard of every parameter, and nothing else, from the safetensors files of `folder`."""
     folder = check_folder(folder)
     if not list(folder.glob("*.safetensors")):
         raise PolicyError(f"{folder} has no safetensors files, which shards are read from: save it in that format")
@@ -175,25 +181,26 @@ def read_shards(policy: PreTrainedModel, folder: str | Path) -> None:
 
 
 def local(value: Tensor) -> Tensor:
-    """What this rank holds of a tensor."""
+    """This rank's shard of a tensor."""
     value = value.detach()
     return value.to_local() if isinstance(value, DTensor) else value
 
 
 def whole(value: Tensor, device: torch.device) -> Tensor:
-    """All of a tensor, gathered on `device`; every rank has to ask, in the same order."""
+    """The whole tensor, all-gathered on `device`: a collective, which every rank must call in the same order."""
     value = value.detach().to(device)
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """The norm of all gradients together, whatever they are sharded over."""
+    """The global norm of all gradients, however they are sharded."""
+    # Tensors of one mesh in one operation; the norm of the groups' norms is the norm of all.
     norms = [torch.nn.utils.get_total_norm(group) for group in by_mesh(gradients)]
     return torch.stack([norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]).norm()
 
 
 def by_mesh(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    """The tensors in groups that one operation can take: those that are sharded over the same ranks."""
+    """The tensors grouped by the ranks they are sharded over: one operation cannot mix DTensors of several meshes."""
     groups: defaultdict[DeviceMesh | None, list[Tensor]] = defaultdict(list)
     for tensor in tensors:
         groups[tensor.device_mesh if isinstance(tensor, DTensor) else None].append(tensor)
@@ -212,7 +219,7 @@ def export_shards(
     """Write the policy as a plain Hugging Face folder; it appears under its name only when it is complete.
 
     Every rank calls this and takes part in gathering one tensor after the other; the one that `writes` never holds more
-    than a file of them. Adapters are merged in what is written.
+    than a file of them in host memory. Adapters are merged into the exported weights.
     """
     folder = Path(folder)
     partial = folder.with_name(folder.name + ".partial")
@@ -223,7 +230,9 @@ def export_shards(
     places: dict[str, str] = {}
     total = 0
     tied = policy.config.tie_word_embeddings
+    # Every rank runs the loop to its end, since each step gathers; only what becomes of the tensor differs.
     for name, value in merged_weights(policy, lambda value: whole(value, device)):
+        # A tied head is the embedding under a second name; safetensors would store it twice.
         if not writes or (tied and name == "lm_head.weight"):
             continue
         value = value.to("cpu", dtype).contiguous()
@@ -234,12 +243,14 @@ def export_shards(
         return
     total += _write(held, partial, places)
     write_json(partial / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": places})
+    # What `save_pretrained` does beside the weights; it cannot do it itself, as it needs the whole model in memory.
     config = copy.deepcopy(policy.config)
     config.dtype, config.architectures = dtype, [type(policy).__name__]
     config.save_pretrained(str(partial))
     if policy.generation_config is not None:
         policy.generation_config.save_pretrained(str(partial))
     tokenizer.save_pretrained(str(partial))
+    # Only a complete folder gets the name that others look for.
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
 
@@ -249,7 +260,7 @@ def _bytes(value: Tensor) -> int:
 
 
 def _write(held: dict[str, Tensor], folder: Path, places: dict[str, str]) -> int:
-    """Write the tensors to the folder's next file, note in `places` where they are, and forget them; their bytes."""
+    """Write the tensors to the folder's next file, record it in `places`, and clear `held`; the number of bytes."""
     name = f"model-{len(set(places.values())) + 1:05d}.safetensors"
     save_file(held, folder / name, {"format": "pt"})
     places |= dict.fromkeys(held, name)

@@ -1,6 +1,6 @@
-"""The tokenizer of a model folder, and whether the folder is one.
+"""The tokenizer of a model folder, and the check that a folder holds a model.
 
-Many ask for these alone: transformers is imported when a tokenizer is loaded, torch not at all.
+Many modules need only these, so transformers is imported when a tokenizer is loaded, and torch not at all.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class PolicyError(PSRError, ValueError):
-    """A model folder that cannot be loaded or made; the message names it."""
+    """A model folder that cannot be loaded or created; the message names it."""
 
 
 def check_folder(folder: str | Path) -> Path:

@@ -1,7 +1,7 @@
-"""Runs a command and ends it, with all that it started, when whoever started this process is gone.
+"""Runs a command, and ends it with all that it started once the process that started this one is gone.
 
-Its standard input is a pipe that nobody writes to: the system closes it when the other end's process ends, in whatever
-way, SIGKILL included. Plain standard library, run as a script: it must start at once and import nothing of psr.
+Its standard input is a pipe that nobody writes to: the system closes it when the process at the other end ends, however
+it does, SIGKILL included. Only the standard library, run as a script: it must start at once and import nothing of psr.
 
     guard.py SECONDS COMMAND ...    SECONDS is how long the command has to end by itself after SIGTERM
 """
@@ -16,14 +16,15 @@ import threading
 def main() -> int:
     patience, command, alone = float(sys.argv[1]), sys.argv[2:], threading.Event()
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    for number in (signal.SIGINT, signal.SIGTERM):  # psr answers them; only now, or the command inherits it
+    # psr handles these, and closes the pipe. Ignored only from here on, as the command would inherit it.
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
     def end_group() -> None:
-        os.killpg(0, signal.SIGKILL)  # the guard leads its own process group
+        os.killpg(0, signal.SIGKILL)  # itself included: the guard leads a process group of its own
 
     def end_with_parent() -> None:
-        os.read(0, 1)
+        os.read(0, 1)  # blocks until the pipe is closed
         alone.set()
         child.terminate()
         try:
@@ -33,9 +34,9 @@ def main() -> int:
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     code = child.wait()
-    if alone.is_set():  # what the command started may still be there
+    if alone.is_set():  # the command has ended in time, but its own children may still run
         end_group()
-    return code if code >= 0 else 128 - code
+    return code if code >= 0 else 128 - code  # ended by signal n: 128 + n, as in a shell
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The processes of a fit when they do not train: who searches what, and waiting for each other for as long as it takes.
+"""The ranks of a fit while they do not train: who searches what, and how they wait for each other.
 
-While one rank still searches or evaluates, the others wait in a process group of their own on the host. Its time-out is
-long, so that of the training's collective operations can stay short; a rank that dies ends the wait at once, as its
+While one rank still searches or evaluates, the others wait in a separate gloo process group. Its time-out is long, so
+that the time-out of the collectives in training can stay short; a rank that dies ends the wait at once, as its
 connections close.
 
 Knows torch.distributed and the Trainer. Does not know what is exchanged.
@@ -21,7 +21,7 @@ from psr.errors import PSRError
 
 Item = TypeVar("Item")
 Searchers = Literal["rank", "node", "first"]
-"""Who searches: every rank, the first of every node, or the first of all."""
+"""Who searches: every rank, local rank 0 of every node, or rank 0 alone."""
 
 PATIENCE = timedelta(days=7)
 
@@ -32,9 +32,9 @@ class RankError(PSRError, RuntimeError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all of the fit; alone if there is only one.
+    """This process among the ranks of a fit; by default the only one.
 
-    `searchers` are the ranks that search, in order. `group` is what they wait in.
+    `searchers` are the ranks that search, ascending. `group` is the process group in which all ranks wait.
     """
 
     rank: int = 0
@@ -44,10 +44,12 @@ class Ranks:
 
     @classmethod
     def of(cls, trainer: Trainer | None, searchers: Searchers) -> "Ranks":
-        """Every rank has to call this."""
+        """The ranks of the Trainer. A collective: every rank has to call this."""
         if trainer is None or trainer.world_size == 1:
             return cls()
+        # gloo, not NCCL: waiting for hours in an NCCL collective keeps a GPU busy, which an engine may be using.
         group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        # Each rank knows only its own local rank, so the list of searchers has to be gathered.
         alone = cls(trainer.global_rank, trainer.world_size, group=group)
         searches = {"rank": True, "node": trainer.local_rank == 0, "first": trainer.global_rank == 0}[searchers]
         found = [rank for rank, does in enumerate(alone.exchange(searches)) if does]
@@ -62,36 +64,38 @@ class Ranks:
         return self.rank in self.searchers
 
     def share(self, items: Sequence[Item]) -> list[Item]:
-        """What of `items` this rank searches: together the searchers have all of them, and none twice."""
+        """This rank's share of `items`: together the searchers have all of them, and none twice."""
         if not self.searches:
             return []
         return list(items[self.searchers.index(self.rank) :: len(self.searchers)])
 
     def exchange(self, value: Item) -> list[Item]:
-        """The values of all ranks, in their order. Waits until every rank has called this."""
-        if self.group is None:
+        """All-gather of a value from every rank, in the order of ranks; waits until every rank has called this."""
+        if self.group is None:  # a single process has no process group
             return [value]
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value, group=self.group)
         return values
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Barrier: returns once all ranks have called this."""
         self.exchange(None)
 
     def settle(self, error: BaseException | None) -> None:
-        """Wait for all ranks; raise where any has failed, so that they end together.
+        """Wait for all ranks, and raise if any of them failed, so that they end together.
 
         Raises:
-            BaseException: the own `error`.
-            SIGTERMException: another rank was told to stop.
+            BaseException: this rank's own `error`.
+            SIGTERMException: another rank was preempted.
             RankError: another rank failed.
         """
+        # As text: an exception may not unpickle in another process.
         said = None if error is None else f"{type(error).__name__}: {error}"
         stopped = isinstance(error, SIGTERMException)
         told = self.exchange((said, stopped, socket.gethostname()))
         if error is not None:
             raise error
+        # Before failures: ranks whose peers were preempted may have failed just because of that.
         if any(stopped for _, stopped, _ in told):
             raise SIGTERMException
         for rank, (said, _, host) in enumerate(told):

@@ -1,11 +1,11 @@
-"""Being told to stop: by SIGTERM (a scheduler, Kubernetes, torchrun) or SIGUSR1 (SLURM's warning of the time limit).
+"""Preemption: SIGTERM (a scheduler, Kubernetes, torchrun) or SIGUSR1 (SLURM's warning before the time limit).
 
-The handler only notes it. Who is at a place where all ranks can stop together asks, and stops there; a handler that did
-more, a collective operation above all, would come in between those of the training.
+The handler only sets a flag. Code at a point where all ranks can stop together checks it and stops there; a handler
+that did more, above all a collective operation, would interleave with those of the training.
 
-What was stopped ends with the exit code PREEMPTED. Launchers do not hand it on: torchrun makes 1 of every failure, and
-srun's is that of whichever process came off worst. So a process that stopped as told leaves a file as well, where the
-one that started the launcher says.
+A preempted process ends with the exit code PREEMPTED. Launchers do not pass it on: torchrun turns every failure into 1,
+and srun reports the highest code of all processes. So a preempted process also leaves a marker file, at the path given
+by whoever started the launcher.
 """
 
 import os
@@ -17,22 +17,22 @@ from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 PREEMPTED = 75
-"""The exit code of a process that stopped because it was told to, and that can be started again (EX_TEMPFAIL)."""
+"""The exit code of a preempted process, which can be started again (EX_TEMPFAIL)."""
 MARK = "PSR_STOPPED"
-"""Environment variable that names the file to leave."""
+"""Environment variable with the path of the marker file."""
 
 
 class Preempted(SystemExit):
-    """This process was told to stop, and has: the same command goes on from here."""
+    """This process was preempted and has stopped: the same command resumes from here."""
 
 
-_asked: set[int] = set()
+_asked: set[int] = set()  # signals received; module state, because a signal handler belongs to the whole process
 
 
 def listen(tell: Callable[[int], Any] | None = None) -> dict[int, Any]:
-    """From now on the signals only make `stop_asked` true; returns the handlers that were there before.
+    """Install handlers that only make `stop_asked` true; returns the previous handlers.
 
-    `tell` is called with the first signal, to hand it on to processes that this one started.
+    `tell` is called with the first signal, to forward it to processes that this one started.
     """
     _asked.clear()
 
@@ -45,11 +45,11 @@ def listen(tell: Callable[[int], Any] | None = None) -> dict[int, Any]:
 
 
 def stop_asked() -> bool:
-    """Whether a signal has come since `listen`."""
+    """Whether a signal has arrived since `listen`."""
     return bool(_asked)
 
 
 def leave_mark() -> None:
-    """Say that this process stopped as told, where somebody wants to know."""
-    if path := os.environ.get(MARK):
+    """Write the marker file that says this process was preempted, if its path is given."""
+    if path := os.environ.get(MARK):  # set by `psr run --launch`
         Path(path).touch()

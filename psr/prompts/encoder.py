@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class StepBoundaryError(PSRError, ValueError):
-    """The tokenizer merges the end of a step with the start of the next, so that steps cannot be cut apart."""
+    """The tokenizer merges the end of a step with the start of the next, so that steps cannot be separated."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Encoder:
     """Encodes prompts for one tokenizer.
 
     Args:
-        shots: judge prompts and replies that every judge prompt begins with, for a policy that has not learnt to judge.
+        shots: few-shot judge prompts and replies before every judge prompt, for a policy not trained to judge.
 
     Raises:
         StepBoundaryError: the tokenizer has no token boundary between `step_separator` and `step_marker`.
@@ -43,7 +43,7 @@ class Encoder:
             )
 
     def plain(self, text: str) -> list[int]:
-        """The ids of a text that stands in the middle: no special tokens are added."""
+        """The ids of a text in the middle of a sequence: no special tokens are added."""
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def prompt(self, text: str, shots: Sequence[tuple[str, str]] = ()) -> tuple[int, ...]:
@@ -70,7 +70,7 @@ class Encoder:
         return (*self.plain(text), *([self.tokenizer.eos_token_id] if final else []))
 
     def verdict_choices(self) -> tuple[tuple[int, ...], tuple[int, int]]:
-        """What all verdicts begin with, and the two tokens at which A and B part: the judge's short path."""
+        """The tokens that both verdicts begin with, and the two tokens at which they differ (verdicts "logprob")."""
         first, second = (self.plain(self.prompts.verdict_text(label)) for label in VERDICTS)
         same = next(i for i, (x, y) in enumerate(zip(first, second, strict=False)) if x != y)
         return tuple(first[:same]), (first[same], second[same])

@@ -1,4 +1,4 @@
-"""What a process reward model (PRM) reads, as token ids, and the two tokens with which it answers.
+"""The prompts of a process reward model (PRM) as token ids, and the two tokens with which it answers.
 
     problem, step 1, step 2, ... -> "+" or "-" as the next token: whether the last step is right.
 
@@ -27,8 +27,8 @@ class PRMEncoder:
     """Encodes problems and steps for one tokenizer.
 
     Args:
-        tokenizer: the PRM's.
-        template: what stands before the first step; placeholder {problem}.
+        tokenizer: the PRM's tokenizer.
+        template: the text before the first step; placeholder {problem}.
 
     Raises:
         StepBoundaryError: "+" or "-" is no single token.
@@ -53,11 +53,11 @@ class PRMEncoder:
         return tuple(self.tokenizer.encode(fill(self.template, problem=problem)))
 
     def step(self, text: str) -> tuple[int, ...]:
-        """The ids of one step, without a mark such as "Step 2:"; at the last of them the label is predicted."""
+        """The ids of one step, without a mark such as "Step 2:"; its last token predicts the label."""
         return tuple(self._plain(STEP_MARK.sub("", text.strip()) + "\n"))
 
     def question(self, problem: str, steps: Sequence[str]) -> tuple[int, ...]:
-        """The prompt whose next token says whether the last of `steps` is right."""
+        """The prompt whose next token says whether the last of `steps` is correct."""
         return self.head(problem) + tuple(token for step in steps for token in self.step(step))
 
     def _plain(self, text: str) -> list[int]:

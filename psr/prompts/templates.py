@@ -1,4 +1,4 @@
-"""The prompt templates (reason, judge, score, segment) and the parsers of replies; all of it can be set from YAML.
+"""The prompt templates (reason, judge, score, segment) and the parsers of replies; all can be set from YAML.
 
 Knows texts and step boundaries. Does not know engines, models, or what a verdict is used for.
 """
@@ -83,7 +83,7 @@ class Prompts:
         reason: asks for a solution step by step.
         judge: asks which of two next steps is better, explanation first, verdict last.
         score: asks for the score of one response, or next step, explanation first, score last.
-        segment: asks an annotator to divide a worked solution into steps, altering nothing.
+        segment: asks an annotator to divide a worked solution into steps without changing it.
         verdict: how a verdict is written; {label} is A or B.
         score_verdict: how a score is written; {score} is a digit from 0 to 5.
         step_marker: text with which every step begins ("Step " in the paper's format), or empty.

@@ -1,6 +1,6 @@
-"""Figures and tables of what `psr evaluate` and `psr analyse` measured: benchmarks, judge, steps, scaling, data.
+"""Figures and tables of the results of `psr evaluate` and `psr analyse`: benchmarks, judge, steps, scaling, data.
 
-Every function reads the files of `analysis/` and gives a Missing, with the command, where no run has the file.
+Every function reads the files of `analysis/` and returns a Missing, with the command to run, if no run has the file.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def rows_of(runs: Sequence[Run], analysis: str, field: str) -> Rows:
 
 
 def run_name(run: Run, runs: Sequence[Run]) -> str:
-    """What tells a run from the others of the report; empty of a single one."""
+    """The label that distinguishes a run from the others of the report; empty if it is the only one."""
     alone = sum(other.group == run.group for other in runs) == 1
     return "" if len(runs) == 1 else run.label if alone else run.name
 
@@ -32,7 +32,7 @@ def joined(*parts: str) -> str:
 
 
 def shown(value: Number, stderr: Number = None) -> str:
-    """A share in percent, with its standard error where there is one."""
+    """A share in percent, with its standard error if there is one."""
     if value is None:
         return "–"
     return f"{100 * value:.1f}".replace("-", "−") + ("" if stderr is None else f" ± {100 * stderr:.1f}")
@@ -133,7 +133,7 @@ def step_histogram(runs: Sequence[Run]) -> Item:
 
 
 def scaling(runs: Sequence[Run]) -> Item:
-    """Accuracy against what it cost: a line per run, model and method."""
+    """Accuracy against cost: a line per run, model and method."""
     rows = rows_of(runs, "scaling", "points")
     title = "Test-time scaling"
     if not rows:
@@ -166,7 +166,7 @@ def scaling(runs: Sequence[Run]) -> Item:
 
 
 def distribution(runs: Sequence[Run], part: str) -> Item:
-    """The embedding of the first run that has one: places in different embeddings do not compare."""
+    """The embedding of the first run that has one: points of different embeddings are not comparable."""
     key, title = f"distribution-{part}", f"Data distribution: {part}s"
     run = next((run for run in runs if run.analyses["distribution"].get("points")), None)
     if run is None:

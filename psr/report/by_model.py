@@ -9,7 +9,7 @@ from psr.report.charts import Chart, Number, Series, Table, percent, signed
 from psr.report.runs import Run
 
 Value = Callable[[Run, dict[str, Any]], Number]
-"""(run, its entry of a model in results.json) -> the value that is drawn."""
+"""(run, a model's entry in its results.json) -> the value that is drawn."""
 
 SHARES = (0.0, 100.0)
 MEANS = "With several seeds the thick line is their mean ± its standard error and the thin ones are the seeds. "
@@ -21,7 +21,7 @@ def share(name: str) -> Value:
 
 
 def searched(name: str, scale: float = 1.0) -> Value:
-    """The field `name` of the search that made a model; M1 was not made by one."""
+    """The field `name` of the search that a model was trained on; M1 has none."""
 
     def value(run: Run, model: dict[str, Any]) -> Number:
         found = model["search"].get(name)
@@ -41,9 +41,9 @@ def per_model(
     interval: Callable[[Run], list[tuple[float, float]]] | None = None,
     **style: Any,
 ) -> tuple[Series, ...]:
-    """A series of every run, and of every group of several the mean; models without a value are left out.
+    """A series for every run, and a mean for every group of several; models without a value are left out.
 
-    `interval` gives (low, high) of each of a run's models; it is drawn where a run stands alone.
+    `interval` gives (low, high) for each of a run's models; it is drawn for runs that are not in a group of several.
     """
     series = []
     for number, members in groups(runs):
@@ -71,7 +71,7 @@ def per_model(
 
 
 def mean_series(members: Sequence[Run], value: Value, **style: Any) -> Series:
-    """The mean of a group's runs ± its standard error, at the models that all of them have."""
+    """The mean over a group's runs ± its standard error, at the models that all of them have."""
     columns: dict[str, list[float]] = {}
     for run in members:
         for model in run.models:
@@ -94,7 +94,7 @@ def mean_series(members: Sequence[Run], value: Value, **style: Any) -> Series:
 
 
 def graded_problems(run: Run) -> int | None:
-    """How many problems the run's accuracies were measured on: p (1 - p) / stderr²; None where all are 0 or 1."""
+    """The number of problems that the accuracies were measured on: p (1 - p) / stderr²; None if all are 0 or 1."""
     sizes = [
         m["accuracy"] * (1 - m["accuracy"]) / m["accuracy_stderr"] ** 2 for m in run.models if m["accuracy_stderr"]
     ]
@@ -102,7 +102,7 @@ def graded_problems(run: Run) -> int | None:
 
 
 def accuracy_intervals(run: Run) -> list[tuple[float, float]]:
-    """Wilson's 95% interval of the greedy accuracy of every model, in percent; empty where it cannot be known."""
+    """Wilson's 95% interval of the greedy accuracy of every model, in percent; empty if it cannot be computed."""
     problems = graded_problems(run)
     if problems is None:
         return []
@@ -173,7 +173,7 @@ def pairs(runs: Sequence[Run]) -> Chart:
 
 
 def roll_backs(runs: Sequence[Run]) -> Chart:
-    """Shares of the expansions, so that iterations of different size compare."""
+    """As shares of the expansions, so that iterations of different size are comparable."""
 
     def of_expansions(name: str) -> Value:
         def value(run: Run, model: dict[str, Any]) -> Number:
@@ -230,7 +230,7 @@ def results(runs: Sequence[Run]) -> Table:
 
 
 def details(run: Run, title: str = "Every model") -> Table:
-    """All that was measured of every model of one run."""
+    """All results of every model of one run."""
     columns = {
         "greedy": share("accuracy"),
         "search": share("search_accuracy"),

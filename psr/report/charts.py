@@ -1,4 +1,5 @@
-"""What a figure or a table of the report says, free of how it is drawn: the one source of page, images, W&B, Markdown.
+"""The content of the report's figures and tables, apart from how they are drawn: the source of page, images, W&B and
+Markdown.
 
 Knows values and words. Does not know plotly, HTML or run folders.
 """
@@ -16,12 +17,12 @@ class Series:
     """One line, set of bars or cloud of points.
 
     Args:
-        name: what the legend of an image calls it.
-        x, y: equally long; `x` are names or numbers.
-        low, high: ends of the interval of every y, in the same unit; empty where there is none.
+        name: its name in the legend of an image.
+        x, y: of equal length; `x` are names or numbers.
+        low, high: ends of the interval of every y, in the same unit; empty if there is none.
         colour: slot of the palette.
-        group: number of the group of runs it belongs to, which the page can hide; None belongs to none.
-        facet: what tells it from another series of the same run ("chosen"), drawn as `dash`.
+        group: number of the group of runs it belongs to, which the page can hide; None if it belongs to none.
+        facet: what distinguishes it from another series of the same run ("chosen"), drawn as `dash`.
         faint: one run among several of a group, drawn behind the group's mean.
         notes: one text a point, shown beside its values.
     """
@@ -71,7 +72,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; the first column names the row, the others hold numbers as they are printed, or words."""
+    """A table; the first column names the row, the others hold numbers as printed, or words."""
 
     key: str
     title: str
@@ -80,13 +81,13 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
     def holds_words(self, column: int) -> bool:
-        """Whether a column stands to the left, as words do, and not to the right, as numbers."""
+        """Whether a column is left-aligned, like words, and not right-aligned, like numbers."""
         return column == 0 or all(row[column][:1].isalpha() for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A figure that the run folders hold nothing for, and the command that measures it."""
+    """A figure for which the run folders have no data, and the command that measures it."""
 
     key: str
     title: str

@@ -1,4 +1,4 @@
-"""What the runs cost: time by part, tokens, throughput of the search."""
+"""The cost of the runs: time by part, tokens, throughput of the search."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ PARTS = {"search": "search", "train": "training", "evaluate": "evaluation"}
 
 
 def minutes(runs: Sequence[Run]) -> Chart:
-    """Stacked by part: of one run by model, of several by run."""
+    """Stacked by part: for one run by model, for several by run."""
     bars: list[tuple[str, list[dict[str, float]]]] = [(run.name, [m["seconds"] for m in run.models]) for run in runs]
     if len(runs) == 1:
         bars = [(model["name"], [model["seconds"]]) for model in runs[0].models]
@@ -43,7 +43,7 @@ def cache_hits(runs: Sequence[Run]) -> Chart | None:
 
 
 def used(name: str, scale: float = 1.0) -> Value:
-    """The figure `name` of the search that made a model."""
+    """The metric `name` of the search that a model was trained on."""
 
     def value(run: Run, model: dict[str, Any]) -> Number:
         found = run.usage(int(model["name"][1:])).get(name)

@@ -1,4 +1,4 @@
-"""Writes the figures as PNG and SVG, by kaleido, which draws in a Chrome or Chromium that is on the machine."""
+"""Writes the figures as PNG and SVG with kaleido, which draws in a Chrome or Chromium on the machine."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ FORMATS = ("svg", "png")
 
 
 class NoBrowserError(PSRError, RuntimeError):
-    """There is no browser that could draw."""
+    """There is no browser to draw with."""
 
 
 def write_images(charts: Sequence[Chart], folder: Path) -> list[Path]:
@@ -43,7 +43,7 @@ def options(kind: str) -> dict[str, Any]:
 
 
 def titled(chart: Chart) -> go.Figure:
-    """The figure as it stands alone: with a title, and room for it and the legend."""
+    """The figure for use on its own: with a title, and room for it and the legend."""
     drawn = draw(chart, LIGHT)
     words = {"text": chart.title, "font": {"size": 17, "color": LIGHT.text}, "x": 0.02, "y": 0.965, "yanchor": "top"}
     top = 84 if drawn.layout.showlegend else 52

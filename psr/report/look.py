@@ -1,7 +1,7 @@
 """The colours of the report, in one place for page and images.
 
-The palette tells six groups apart with every common kind of colour blindness and has a contrast of at least 3 to 1
-with its background (tests/report/test_look.py computes both); dashes and names tell apart what colour does not.
+The palette distinguishes six groups with every common kind of colour blindness and has a contrast of at least 3 to 1
+with its background (tests/report/test_look.py computes both); dashes and names distinguish what colours do not.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-r"""Text with LaTeX in it, as HTML with MathML; whatever cannot be converted stays the text it was.
+r"""Text with LaTeX as HTML with MathML; formulas that cannot be converted remain as text.
 
-Models write $...$, $$...$$, \(...\), \[...\], and \boxed{...} outside of any of them. All text is escaped. What the
-converter makes is copied element by element from a list of harmless ones, so that a formula cannot bring links,
+Models write $...$, $$...$$, \(...\), \[...\], and \boxed{...} outside of any of them. All text is escaped. The
+converter's output is copied element by element against a list of harmless ones, so that a formula cannot bring links,
 scripts or event handlers onto the page.
 """
 
@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from latex2mathml.converter import convert_to_element
 
 LONGEST = 2000
-"""Characters of a formula; a longer one is hardly one, and the converter recurses."""
+"""Most characters of a formula; longer ones are hardly formulas, and the converter recurses."""
 
 FORMULA = re.compile(
     r"""\$\$(?P<block>.+?)\$\$
@@ -47,14 +47,14 @@ def to_html(text: str) -> str:
 
 @lru_cache(maxsize=10_000)
 def formula(latex: str, block: bool, source: str) -> str:
-    """One formula as MathML; `source`, escaped, where it cannot be converted."""
+    """One formula as MathML; `source`, escaped, if it cannot be converted."""
     math = Element("math", {"display": "block" if block else "inline"})
     try:
         if len(latex) > LONGEST:
             raise ValueError(f"{len(latex)} characters")
         copy_children(convert_to_element(latex), math)
         return tostring(math, encoding="unicode", short_empty_elements=False)
-    except Exception:  # the converter raises whatever its parser stumbles over: no formula may end a report
+    except Exception:  # the converter raises anything on odd input, and no formula may end a report
         return f'<code class="latex">{escape(source)}</code>'
 
 

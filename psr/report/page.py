@@ -1,6 +1,6 @@
-"""Puts the report together as one HTML file that needs nothing else: no server, no network, no other file.
+"""Assembles the report as one self-contained HTML file: no server, no network, no other file.
 
-Scripts, styles, figures and traces are inside; what is large is compressed and unpacked by the browser. A content
+Scripts, styles, figures and traces are inside; large parts are compressed and unpacked by the browser. A content
 security policy forbids the page to fetch anything.
 """
 
@@ -29,7 +29,7 @@ KINDS = {Chart: "chart", Table: "table", Missing: "missing"}
 
 
 def build_page(runs: Sequence[Run], problems: int) -> str:
-    """The report as HTML; `problems` of every iteration are in the search viewer."""
+    """The report as HTML; the search viewer has `problems` problems of every iteration."""
     environment = Environment(
         loader=PackageLoader("psr.report", "page"),
         autoescape=True,
@@ -75,7 +75,7 @@ def page_title(runs: Sequence[Run]) -> str:
 
 
 def headline(run: Run) -> list[tuple[str, str, str]]:
-    """(what, value, note) of the first to the last model of a single run."""
+    """(what, value, note) from the first to the last model of a single run."""
     first, last = run.models[0], run.models[-1]
     span = f"{first['name']} to {last['name']}"
     tiles = [
@@ -135,5 +135,5 @@ def packed_plotly() -> str:
 
 
 def packed(text: str) -> str:
-    """Compressed and in base64: small, and whatever it holds cannot end the element that it stands in."""
+    """Compressed and in base64: small, and no content can close the HTML element around it."""
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()

@@ -1,6 +1,6 @@
 """Draws a chart with plotly. The same figure is written as an image, sent to W&B and shown on the page.
 
-Knows charts and the look. The page colours it again where the theme changes: every trace's `meta` has its slot.
+Knows charts and the look. The page recolours it when the theme changes: every trace's `meta` has its palette slot.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from psr.report.look import FONT, LIGHT, Theme
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 FAINT = 0.32
 LABELLED = 6
-"""A single line of at most so many points has its values written above them."""
+"""A single line of at most this many points has its values as labels above them."""
 
 
 def draw(chart: Chart, theme: Theme = LIGHT) -> go.Figure:
@@ -79,7 +79,7 @@ def label(series: Series) -> str:
 
 
 def shared(series: Series) -> dict[str, Any]:
-    """What every kind of trace has: values, name, and what the page needs to colour and to hide it."""
+    """The arguments of every kind of trace: values, name, and what the page needs to colour and to hide it."""
     return {
         "x": list(series.x),
         "y": list(series.y),

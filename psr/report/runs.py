@@ -1,6 +1,6 @@
 """Reads run folders for the report: results, logged metrics, settings, cost, analyses. Writes nothing.
 
-Runs that differ in nothing but the seed form a group: they share a colour, and a mean is drawn of them.
+Runs that differ only in the seed form a group: they share a colour, and their mean is drawn.
 """
 
 import csv
@@ -23,13 +23,13 @@ NAMED = ("recipe", "judge", "overlay", "method")
 NOTHING = "none"
 
 METHODS = {("step", "pairwise"): "PSRLM", ("response", "score"): "SRLM"}
-"""What is searched and how it is judged, where that has a name."""
+"""Names of methods, by what is searched and how it is judged."""
 
 LOOP = "data.init_args.problems_per_iteration"
 """A setting that only the self-rewarding stage has."""
 
 Kind = tuple[tuple[str, str], ...]
-"""(field, value) of all that makes runs comparable; runs of one kind are seeds of each other."""
+"""(field, value) of everything but the seed; runs of the same kind differ only in the seed."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Run:
     """A run as the report sees it.
 
     Args:
-        folder: where it is.
+        folder: its run directory.
         name: its folder's name, made unique.
         group: number of its group.
-        label: what tells its group from the others, as in "judge random" or "SRLM".
+        label: what distinguishes its group from the others, as in "judge random" or "SRLM".
         results: of `results.json`; `models` are those with a number, in order.
         steps: the metrics of every optimizer step of the self-rewarding iterations, in order.
         settings: the resolved settings of every stage, flat: {"self_rewarding": {"model.init_args.lr": 1e-5}}.
@@ -68,12 +68,12 @@ class Run:
         return [int(model["name"][1:]) for model in self.models]
 
     def usage(self, number: int) -> dict[str, float | None]:
-        """Rates and tokens of the search that made M`number`; empty where the engine counted nothing."""
+        """Rates and tokens of the search that trained M`number`; empty if the engine counted nothing."""
         return search_figures(self.folder.iteration(number))
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs of the report, in the order given. Raises UsageError where a folder is none, or is named twice."""
+    """The runs of the report, in the order given. Raises UsageError if a folder is no run, or is named twice."""
     roots = [folder.resolve() for folder in folders]
     if not roots or len(set(roots)) < len(roots):
         raise UsageError(f"runs is {', '.join(map(str, folders)) or 'empty'}: name one or several different folders")
@@ -97,7 +97,7 @@ def read_run(root: Path, name: str, settings: dict[str, dict[str, Any]], group: 
 
 
 def run_kinds(roots: Sequence[Path], settings: Sequence[dict[str, dict[str, Any]]]) -> list[Kind]:
-    """What names each run apart from its seed: recipe, judge, overlay, and the loop's settings that all runs have."""
+    """The kind of each run: recipe, judge, overlay, and those settings of the loop that all runs have."""
     loops = [loop_settings(stages) for stages in settings]
     shared = [name for name in loops[0] if all(name in loop for loop in loops) and matters(name)]
     kinds = []
@@ -109,14 +109,14 @@ def run_kinds(roots: Sequence[Path], settings: Sequence[dict[str, dict[str, Any]
 
 
 def method_of(loop: dict[str, Any]) -> str:
-    """PSRLM, SRLM, or a word for each half of what lies between them."""
+    """PSRLM, SRLM, or a word each for what is searched and how it is judged."""
     granularity = loop.get("data.init_args.search.granularity", "step")
     form = loop.get("data.init_args.judge.form", "pairwise")
     return METHODS.get((granularity, form), f"{granularity}, {form}")
 
 
 def loop_settings(stages: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Those of the self-rewarding stage; empty where it has not run."""
+    """The settings of the self-rewarding stage; empty if it has not run."""
     return next((settings for settings in stages.values() if LOOP in settings), {})
 
 
@@ -137,13 +137,13 @@ def group_labels(kinds: Sequence[Kind]) -> dict[Kind, str]:
 
 
 def written_kind(parts: Sequence[tuple[str, str]]) -> str:
-    """The parts that say something: recipes and methods are names, the others need one."""
+    """The parts of a label: recipes and methods are names by themselves, other values need the field's name."""
     said = [(field, value) for field, value in parts if value != NOTHING]
     return ", ".join(value if field in ("recipe", "method") else f"{field} {value}" for field, value in said)
 
 
 def unique_names(roots: Sequence[Path]) -> list[str]:
-    """Folder names, with as many parents as it takes to tell them apart."""
+    """Folder names, with as many parents as it takes to make them unique."""
     for parts in range(1, max((len(root.parts) for root in roots), default=1) + 1):
         names = ["/".join(root.parts[-parts:]) for root in roots]
         if len(set(names)) == len(names):
@@ -152,7 +152,7 @@ def unique_names(roots: Sequence[Path]) -> list[str]:
 
 
 def read_steps(root: Path) -> tuple[dict[str, float], ...]:
-    """The rows with a margin, of all logs of the run; what a resumed process logged again counts once, the last."""
+    """The rows with a margin, from all logs of the run; of steps logged again after a resume, only the last."""
     rows: dict[float, dict[str, float]] = {}
     for path in sorted(root.glob("*/*/version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1])):
         with path.open(encoding="utf-8", newline="") as lines:
@@ -164,7 +164,7 @@ def read_steps(root: Path) -> tuple[dict[str, float], ...]:
 
 
 def read_settings(root: Path) -> dict[str, dict[str, Any]]:
-    """The settings that every Lightning stage of the run resolved and saved, flat and without those that are null."""
+    """The resolved settings that every Lightning stage of the run saved, flat and without nulls."""
     found = {}
     for path in [*sorted(root.glob("*/fit.yaml")), *sorted(root.glob("*/test.yaml"))]:
         values = dict(flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {}))

@@ -1,4 +1,4 @@
-"""Which figures and tables the report has, in which order: the page, the images, W&B and Markdown all ask here."""
+"""The figures and tables of the report and their order, the same for the page, the images, W&B and Markdown."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +8,7 @@ from psr.report.runs import Run
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:
-    """All sections; a chart without a single value is left out, a Missing says what would fill it."""
+    """All sections; charts without a value are left out, and a Missing says how to get one."""
     tables: list[Item] = [by_model.results(runs)] if len(runs) > 1 else [by_model.details(runs[0])]
     trained = training.charts(runs)
     made = [

@@ -1,4 +1,4 @@
-"""The settings that a run was made with: the few that matter most, what differs between runs, and all of them."""
+"""The settings of the runs: the few that matter most, those that differ between runs, and all of them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,7 +37,7 @@ def written(value: Any) -> str:
 
 
 def key_table(runs: Sequence[Run]) -> Table:
-    """A row a setting, a column a run; settings that no run has are left out."""
+    """A row per setting, a column per run; settings that no run has are left out."""
     found = [loop_settings(run.settings) for run in runs]
     rows = [
         (label, *(cell(settings, name) for settings in found))
@@ -49,13 +49,13 @@ def key_table(runs: Sequence[Run]) -> Table:
 
 
 def cell(settings: dict[str, Any], name: str) -> str:
-    """The value of a setting; of a class its name alone."""
+    """The value of a setting; for a class, only its name."""
     text = written(settings[name]) if name in settings else "–"
     return text.rpartition(".")[2] if name.endswith("class_path") else text
 
 
 def differences(runs: Sequence[Run]) -> Table | None:
-    """Settings in which the runs differ, by stage; None where they do not, or there is one run."""
+    """Settings in which the runs differ, by stage; None if they do not, or if there is only one run."""
     rows = []
     for stage in dict.fromkeys(stage for run in runs for stage in run.settings):
         found = [run.settings.get(stage, {}) for run in runs]

@@ -1,4 +1,4 @@
-"""The trials that started from a run with other settings: a table for every sweep, and how its trials went."""
+"""The sweeps of a run: a table of trials for every sweep, and their metric by iteration."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from psr.report.runs import Run
 from psr.sweeps.results import Results, best_first, short_names, written
 
 DRAWN = 12
-"""Trials in a figure; all are in the table."""
+"""Most trials in a figure; the table has all."""
 
 
 def items(runs: Sequence[Run]) -> Iterator[Item]:
@@ -20,7 +20,7 @@ def items(runs: Sequence[Run]) -> Iterator[Item]:
 
 
 def scale(results: Results) -> tuple[float, str]:
-    """(what values are multiplied by, the metric with its unit): shares are shown in percent."""
+    """(factor, name of the metric with its unit): shares are shown in percent."""
     metric = results["metric"]
     return (100.0, f"{metric.replace('_', ' ')}, %") if metric.endswith("accuracy") else (1.0, metric)
 
@@ -39,7 +39,7 @@ def table(key: str, title: str, results: Results) -> Table:
 
 
 def course(key: str, title: str, results: Results) -> Chart:
-    """The metric by iteration; the best trial stands out."""
+    """The metric by iteration, with the best trial highlighted."""
     factor, metric = scale(results)
     trials = [trial for trial in best_first(results) if trial["by_iteration"]]
     lines = tuple(line(trial, factor, best=i == 0) for i, trial in enumerate(trials[:DRAWN]))

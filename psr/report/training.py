@@ -1,4 +1,4 @@
-"""Figures of step-wise DPO as it went: margins, implicit rewards, accuracy, KL, from the metrics of every step."""
+"""Training curves of step-wise DPO: margins, implicit rewards, accuracy, KL, from the metrics of every step."""
 
 import statistics
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from psr.report.charts import Chart, Dash, Series
 from psr.report.runs import Run
 
 PARTS = 40
-"""An iteration is drawn in so many parts, each the mean of its optimizer steps."""
+"""Number of points per iteration, each the mean of some optimizer steps."""
 
 
 def part_means(run: Run, metric: str) -> dict[tuple[int, int], float]:
-    """The mean of every part of every iteration, by (epoch, part): the same places for runs of different length."""
+    """The mean of every part of every iteration, by (epoch, part): the same x for runs of different length."""
     by_epoch: dict[int, list[float]] = {}
     for row in run.steps:
         if metric in row:
@@ -25,7 +25,7 @@ def part_means(run: Run, metric: str) -> dict[tuple[int, int], float]:
 
 
 def line(members: Sequence[Run], metric: str, facet: str, dotted: bool) -> Series | None:
-    """The mean over the runs of a group, broken where an iteration begins; None where the metric was not logged."""
+    """The mean over the runs of a group, with a gap between iterations; None if the metric was not logged."""
     found = [part_means(run, metric) for run in members]
     where: list[float] = []
     means: list[float | None] = []
@@ -64,7 +64,7 @@ def training_chart(
 
 
 def charts(runs: Sequence[Run]) -> list[Chart]:
-    """Those that the runs logged; every iteration starts anew, with the reference of that moment."""
+    """The curves that the runs logged; every iteration starts anew, with a new reference."""
     found = [
         training_chart(
             runs,

@@ -1,6 +1,6 @@
-"""What the search viewer shows: a sample of every iteration's searched problems, ready for the page.
+"""The data of the search viewer: a sample of every iteration's searched problems, ready for the page.
 
-Reads only the lines of the traces that are drawn, and changes nothing: a run may go on meanwhile. Texts are kept once,
+Reads only the sampled lines of the traces and writes nothing, so the run may still be going on. Texts are stored once,
 escaped, with their formulas as MathML.
 """
 
@@ -31,14 +31,14 @@ class Texts:
 
 
 def viewer_data(runs: Sequence[Run], problems: int) -> dict[str, Any]:
-    """The viewer's JSON: at most `problems` of every iteration of every run, drawn the same way every time."""
+    """The viewer's JSON: at most `problems` of every iteration of every run, sampled with a fixed seed."""
     texts = Texts()
     shown = [{"name": run.name, "iterations": list(iterations(run, problems, texts))} for run in runs]
     return {"runs": [run for run in shown if run["iterations"]], "texts": texts.html()}
 
 
 def iterations(run: Run, problems: int, texts: Texts) -> Iterator[dict[str, Any]]:
-    """The iterations that have traces, also one that is still searching."""
+    """The iterations that have traces, including one that is still searching."""
     for folder in sorted((run.folder.root / "iterations").glob("*")):
         number = int(folder.name) if folder.name.isdigit() else 0
         path = run.folder.traces(number)
@@ -50,7 +50,7 @@ def iterations(run: Run, problems: int, texts: Texts) -> Iterator[dict[str, Any]
 
 
 def line_offsets(path: Path) -> list[int]:
-    """Where every whole line begins; one that is being written, or was torn by a kill, is no line yet."""
+    """The offset of every complete line; a last line that is being written, or was cut off by a kill, is left out."""
     offsets, place = [], 0
     with path.open("rb") as lines:
         for line in lines:
@@ -84,7 +84,7 @@ def problem_json(trajectory: Trajectory, texts: Texts) -> dict[str, Any]:
 
 
 def node_json(node: StepNode, texts: Texts) -> dict[str, Any]:
-    """One expansion; candidates of the same text are one, with how often it was sampled, named by the first's index."""
+    """One expansion; candidates of the same text become one, with a count, under the index of the first."""
     first: dict[str, int] = {}
     for i, candidate in enumerate(node.candidates):
         first.setdefault(candidate.text, i)

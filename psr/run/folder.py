@@ -1,4 +1,4 @@
-"""Where a run keeps its things: the one place that knows the names of files and folders below a run directory."""
+"""The layout of a run directory: the one place that knows the names of its files and folders."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ USAGE = "usage.json"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run directory: `models/M1`.., `iterations/02/traces.jsonl`.. (what made M2), `results.json`."""
+    """A run directory: `models/M1`.., `iterations/02/traces.jsonl`.. (the search that trains M2), `results.json`."""
 
     root: Path
 
@@ -20,14 +20,14 @@ class RunFolder:
         return self.root / "models" / f"M{number}"
 
     def iteration(self, number: int) -> Path:
-        """The folder of what makes, and then measures, M`number`."""
+        """The folder of the iteration that trains M`number`, and of that model's evaluation."""
         return self.root / "iterations" / f"{number:02d}"
 
     def traces(self, number: int) -> Path:
         return self.iteration(number) / "traces.jsonl"
 
     def reference(self, number: int, rank: int = 0, ranks: int = 1) -> Path:
-        """The reference log-probabilities of the step pairs that make M`number`: those of this rank's rows."""
+        """The reference log-probabilities of the step pairs that train M`number`, for the rows of this rank."""
         part = f"-{rank}-of-{ranks}" if ranks > 1 else ""
         return self.iteration(number) / f"reference{part}.safetensors"
 
@@ -41,11 +41,11 @@ class RunFolder:
 
     @property
     def trials(self) -> Path:
-        """The trials of sweeps: a folder each, and a table and a study by the sweep's name."""
+        """The trials of sweeps: a folder for each trial, a table and a study for each sweep."""
         return self.root / "trials"
 
     def analysis(self, name: str) -> Path:
-        """What an analysis of the run's models found, as in `analysis/judge.json`."""
+        """The result of an analysis of the run's models, such as `analysis/judge.json`."""
         return self.root / "analysis" / f"{name}.json"
 
     @property
@@ -54,19 +54,19 @@ class RunFolder:
 
 
 def add_seconds(folder: Path, part: str, seconds: float) -> None:
-    """Add to the time that `part` ("search", "train", "evaluate") of an iteration took, over all processes."""
+    """Add to the time that `part` ("search", "train", "evaluate") of an iteration took, over all (re)starts."""
     path = folder / SECONDS
     spent = read_json(path)
     write_json(path, {**spent, part: spent.get(part, 0.0) + seconds})
 
 
 def add_search(folder: Path, usage: dict[str, Usage], seconds: float) -> None:
-    """Add to what the search of an iteration cost the engine, and to its time, over all processes."""
+    """Add to the engine usage and the time of an iteration's search, over all (re)starts."""
     add_seconds(folder, "search", seconds)
     write_json(folder / USAGE, usage_to_json(add_usage(usage_from_json(read_json(folder / USAGE)), usage)))
 
 
 def search_figures(folder: Path) -> dict[str, float | None]:
-    """Rates, tokens and cache hits of the search of an iteration; empty where nothing was searched."""
+    """Rates, tokens and cache hits of an iteration's search; empty if nothing was searched."""
     usage = usage_from_json(read_json(folder / USAGE))
     return usage_figures(usage, read_json(folder / SECONDS)["search"]) if usage else {}

@@ -1,4 +1,4 @@
-"""`psr run`: the stages of a recipe one after the other, each once; started again it does only what is missing.
+"""`psr run`: the stages of a recipe one after the other, each once; started again, it runs only what is missing.
 
 Knows recipe files, overlays and which stages are done. Every stage is a `psr` command line; all paths in a stage's
 config are relative to the run directory.
@@ -39,7 +39,7 @@ class Stage:
         command: a `psr` command line; {recipe}, {seed}, {judge}, {best} (the best model so far, as in M3), the recipe's
             variables and folders are filled in.
         seconds_of: part of M1's time ("search", "train") that the stage counts as.
-        parallel: with `psr run --launch` the stage runs in the processes that this starts.
+        parallel: with `psr run --launch`, the stage runs in the processes that the launcher starts.
     """
 
     name: str
@@ -63,10 +63,10 @@ def run(
 
     Args:
         recipe: folder with recipe.yaml and the configs of its stages.
-        run_dir: folder that everything is written to; runs/<name of the recipe's folder> if not given.
+        run_dir: folder that everything is written to; by default runs/<name of the recipe's folder>.
         seed: seed of data, weights, sampling and training.
-        judge: "self"; "random" and "verifier" are debug judges, the floor and the ceiling.
-        overlay: name of a YAML file in the recipe's folder, with settings on top of the stages' configs.
+        judge: "self"; "random" and "verifier" are the lower and the upper bound, for debugging.
+        overlay: name of a YAML file in the recipe's folder whose settings override the stages' configs.
         set: values for the recipe's variables and folders, as in --set.data=DIR; settings of several fields as JSON or
             YAML.
         launch: command that starts the processes of the recipe's parallel stages, and is given theirs, for instance
@@ -111,13 +111,13 @@ def run(
 
 
 def start(launch: str, arguments: list[str], mark: Path) -> None:
-    """Run a stage in processes of its own, hand a signal to stop on to them, and end as they do where that is not well.
+    """Run a stage in processes of its own, forward a stop signal to them, and exit as they do if they fail.
 
-    Processes that stop as told leave the file `mark`: what exit code the launcher makes of theirs is its own affair.
+    Preempted processes leave the file `mark`, since launchers do not pass on their exit code.
     """
     mark.unlink(missing_ok=True)
     process = subprocess.Popen([*shlex.split(launch), "psr", *arguments], env={**os.environ, MARK: str(mark)})
-    before = listen(lambda number: process.terminate())  # SIGTERM is what every launcher hands on
+    before = listen(lambda number: process.terminate())  # every launcher forwards SIGTERM
     code = process.wait()
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -140,7 +140,7 @@ def read_recipe(recipe: Path) -> dict[str, Any]:
 def read_variables(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, str]:
     """The recipe's `variables` (plain text) and `folders` (existing ones, made absolute), with the values `given`.
 
-    A relative folder is meant from where `psr run` was called, since the stages work in the run directory.
+    A relative folder is resolved against the directory of the `psr run` call, since stages run in the run directory.
     """
     folders = spec.get("folders", {})
     values = {**spec.get("variables", {}), **folders}
@@ -157,7 +157,7 @@ def read_variables(spec: dict[str, Any], given: dict[str, Any]) -> dict[str, str
 
 
 def read_overlay(recipe: Path, overlay: str | None, stages: list[str]) -> dict[str, Any]:
-    """The settings that an overlay lays on top, by stage."""
+    """The settings of an overlay, by stage."""
     if overlay is None:
         return {}
     path = recipe / f"{overlay}.yaml"
@@ -171,7 +171,7 @@ def read_overlay(recipe: Path, overlay: str | None, stages: list[str]) -> dict[s
 
 
 def check_same_run(folder: RunFolder, settings: dict[str, Any]) -> None:
-    """A run directory belongs to one recipe, seed, judge, overlay and set of variables; else raises UsageError."""
+    """A run directory belongs to one recipe, seed, judge, overlay and set of variables; raises UsageError otherwise."""
     path = folder.root / "run.json"
     before = read_json(path) or settings
     differing = [f"{name} {before.get(name)!r}" for name, value in settings.items() if before.get(name) != value]
@@ -181,7 +181,7 @@ def check_same_run(folder: RunFolder, settings: dict[str, Any]) -> None:
 
 
 def stage_arguments(stage: Stage, values: dict[str, str], on_top: dict[str, Any] | None, run_dir: Path) -> list[str]:
-    """The stage's command line, with placeholders filled in and the overlay stacked as a last config file."""
+    """The stage's command line, with placeholders filled in and the overlay as its last config file."""
     try:
         arguments = [argument.format(**values) for argument in shlex.split(stage.command)]
     except KeyError as error:

@@ -20,7 +20,7 @@ COLUMNS = {
 
 
 def start_results(path: Path, recipe: str, seed: int, judge: str) -> None:
-    """Name the run in `results.json`; models that are already there stay."""
+    """Write the run's name to `results.json`, keeping the models that are already there."""
     write_json(path, {"recipe": recipe, "seed": seed, "judge": judge, "models": read_results(path)["models"]})
 
 

@@ -1,6 +1,6 @@
 """The settings of a finished or running self-rewarding stage, read back from the config that it saved.
 
-So `psr analyse RUN` asks a run's models in the way that the run did. Knows the saved config; does not know what for.
+`psr analyse RUN` thus queries a run's models as the run did. Knows the saved config, not what it is used for.
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ SFT_CONFIG = Path("sft") / "fit.yaml"
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run's stages were set to, paths absolute.
+    """The settings of a run's stages, with absolute paths.
 
     Args:
         problems: held-out problems with answers.
         judge_pairs: files of held-out judged pairs.
-        max_tokens: greedy solutions are cut off at so many tokens.
+        max_tokens: greedy solutions are cut off at this many tokens.
         ift: worked solutions of supervised training; empty where the run did not train M1 itself.
         eft: files of judged pairs of supervised training.
         scores: whether supervised training had scored responses as well.
@@ -46,7 +46,7 @@ class RunSettings:
     scores: bool
 
     def models(self) -> dict[str, Path]:
-        """The exported models of the run by name, in the order of their making: M0, M0-ift, M1, ..."""
+        """The exported models of the run by name, in the order of training: M0, M0-ift, M1, ..."""
         folders = [path for path in (self.run / "models").glob("M*") if (path / "config.json").is_file()]
         if not folders:
             raise UsageError(f"{self.run / 'models'}: there is no model M0, M1, ...: is {self.run} a run directory?")

@@ -4,6 +4,7 @@ A pass makes of a trajectory another one with the same chosen steps, so that wha
 Knows engines, judges and trajectories. Does not know whose weights the engine serves.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -62,8 +63,6 @@ async def judged_again(trajectory: Trajectory, steps: Sequence[Candidate], node:
     """The node with the verdicts of `judge`, none where there is nothing to tell apart or no room for it."""
     judgements = []
     if len(distinct(node.candidates)) > 1:
-        try:
+        with contextlib.suppress(PromptTooLong):
             judgements = await judge(trajectory.problem, [step.text for step in steps], node.candidates)
-        except PromptTooLong:
-            pass
     return replace(node, judgements=tuple(judgements), scores=scores(node.candidates, judgements))

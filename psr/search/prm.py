@@ -20,19 +20,19 @@ from psr.search.rounds import Question, distinct
 
 
 class StepScorer(Protocol):
-    """Says how likely each of several next steps is right, between 0 and 1."""
+    """Gives the probability, between 0 and 1, that each of several next steps is correct."""
 
     async def __call__(self, problem: Problem, steps: Sequence[str], candidates: Sequence[str]) -> list[float]: ...
 
 
 @dataclass
 class PRM:
-    """A PRM with an engine of its own, which is loaded when it is first asked.
+    """A PRM with an engine of its own; `load` has to be called before it scores.
 
     Args:
         model: Hugging Face folder that `PRMModule` exported.
-        engine: what serves it: another one than the policy's, since an engine serves one model at a time.
-        template: what the PRM was trained to read before the steps.
+        engine: what serves it; not the policy's engine, since an engine serves one model at a time.
+        template: the text before the steps that the PRM was trained with.
         margin: as a judge, a candidate beats another only if its P("+") is greater by more than this.
     """
 
@@ -59,12 +59,13 @@ class PRM:
         """P("+") of every candidate after `steps`, normalized over "+" and "-"."""
         prompts = [self.encoder.question(problem.problem, [*steps, candidate]) for candidate in candidates]
         asked = await self.engine.choice_logprobs(prompts, self.encoder.labels, Origin(problem.id, "scores"))
+        # softmax over the two labels alone, as in training: the other tokens' probability is not a verdict
         return [1 / (1 + math.exp(minus - plus)) for plus, minus in asked]
 
 
 @dataclass(frozen=True)
 class PRMJudge:
-    """The candidate with the greater score wins, if by more than `margin`; it plugs into every search."""
+    """The candidate with the higher score wins, if by more than `margin`; usable as the judge of any search."""
 
     scorer: StepScorer
     settings: JudgeSettings
@@ -75,6 +76,7 @@ class PRMJudge:
     ) -> list[Judgement]:
         if len(distinct(candidates)) < 2:
             return []
+        # All scores at once; the rounds then only read them, since comparisons cost no further request.
         plus = await self.scorer(problem, steps, [candidate.text for candidate in candidates])
 
         async def ask(questions: list[Question]) -> list[Judgement]:

@@ -1,7 +1,8 @@
 """Which verdicts to ask for, round after round, until it is clear which candidate is best and which is worst.
 
 Plain generators: they yield the questions of a round, pairs (shown as A, shown as B) of candidate indices, and are sent
-the winners, an index or None for each. Knows indices and counts. Does not know who judges, or what a candidate says.
+the winners, an index or None for each. The questions of a round are judged concurrently, so few rounds mean low latency
+and few questions mean low cost. Knows indices and counts. Does not know who judges, or what a candidate says.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -18,7 +19,7 @@ Comparisons = Literal["round_robin", "adaptive", "knockout"]
 
 
 def distinct(candidates: Sequence[Candidate]) -> dict[int, int]:
-    """The first candidate of every text, in order, and how many candidates say the same."""
+    """The index of the first candidate with each distinct text, in order, and how many candidates have that text."""
     firsts: dict[str, int] = {}
     for i, candidate in enumerate(candidates):
         firsts.setdefault(candidate.text, i)
@@ -41,33 +42,34 @@ def round_robin(counts: Mapping[int, int], orders: Orders) -> Rounds:
 
 @dataclass
 class _Pair:
-    """What is known of two candidates, `to_ask` in the order of asking; `winner` so far: None is nobody."""
+    """What is known about two candidates: the questions still `to_ask`, in order, and the `winner` so far, if any."""
 
     to_ask: list[Question]
     winner: int | None = None
     asked: bool = False
 
     def can_win(self, i: int) -> bool:
-        """Whether i may yet beat the other, or has."""
+        """Whether i has beaten the other or still may."""
         return self.winner == i or (not self.asked and bool(self.to_ask))
 
     def has_won(self, i: int) -> bool:
         return self.winner == i and not self.to_ask
 
     def take(self, winner: int | None) -> None:
-        """The verdict on the first question of `to_ask`; the other order cannot mend a verdict that names nobody."""
+        """Record the verdict on the first question of `to_ask`."""
+        # A pair is won only if both orders agree. So no winner, or a disagreement, settles it: the other order is moot.
         agreed = winner is not None and (not self.asked or winner == self.winner)
         self.winner, self.asked = (winner if agreed else None), True
         self.to_ask = self.to_ask[1:] if agreed else []
 
 
 def adaptive(counts: Mapping[int, int], orders: Orders) -> Rounds:
-    """Stops when no verdict that is not asked for can change the best or the worst, ties between scores included.
+    """Stops when no open verdict can change the best or the worst candidate, ties between scores included.
 
     Best is the first with the highest score, worst the first with the lowest (`counts` is in the order of indices). A
-    candidate is best whatever comes if even with no further win it is ahead of each other with all the wins still open
-    to that one, which can all come true at once; the same the other way round for the worst. So the rule is exact, and
-    stops as early as the questions asked so far allow.
+    candidate is certainly the best if, with no further win, it is still ahead of every other candidate with all of that
+    one's open pairs won; the mirror image holds for the worst. All open pairs of one candidate can be won at once, so
+    the bound is tight: the rule is exact, and stops as early as the verdicts so far allow.
     """
     pairs = {frozenset(pair): _Pair(asked_in(orders, *pair)) for pair in combinations(counts, 2)}
 
@@ -75,11 +77,13 @@ def adaptive(counts: Mapping[int, int], orders: Orders) -> Rounds:
         return sum(counts[j] for j in counts if j != i and wins(pairs[frozenset((i, j))]))
 
     while True:
+        # Bounds on the final score of every candidate, a win over a text counting once for each candidate that has it.
         low = {i: score(i, lambda pair, i=i: pair.has_won(i)) for i in counts}  # type: ignore[misc]
         high = {i: score(i, lambda pair, i=i: pair.can_win(i)) for i in counts}  # type: ignore[misc]
-        # Lower is better in both: so the first index comes first where scores are equal.
+        # Ranks (score, index), smaller first, with the sign of the score so that the first index wins a tie in both.
         best = _question(pairs, {i: (-high[i], i) for i in counts}, {i: (-low[i], i) for i in counts})
         worst = _question(pairs, {i: (low[i], i) for i in counts}, {i: (high[i], i) for i in counts})
+        # One question for each end and round: its verdict decides which question is worth asking next.
         questions = list(dict.fromkeys(question for question in (best, worst) if question is not None))
         if not questions:
             return
@@ -91,27 +95,31 @@ def adaptive(counts: Mapping[int, int], orders: Orders) -> Rounds:
 def _question(
     pairs: Mapping[frozenset[int], _Pair], hope: Mapping[int, tuple[int, int]], fear: Mapping[int, tuple[int, int]]
 ) -> Question | None:
-    """The next question on who comes first, or None where that is settled.
+    """The next question that helps to settle who ranks first, or None where that is settled.
 
-    `hope[i]` is the rank of i, a score and an index, if all that is open goes its way, `fear[i]` if nothing does;
-    smaller comes first. The first questions are about the one that promises most, half way between the two, and about
-    its closest rivals: their verdicts put it ahead and the others behind at once. Any order is exact.
+    `hope[i]` is the rank of i, a score and an index, if all its open pairs turn out in its favour, `fear[i]` if none
+    does; smaller ranks first. Any order of questions gives the exact result; a good one needs fewer.
     """
     leader = min(fear, key=lambda i: fear[i])
+    # Whoever cannot get ahead of the leader even at best is out of the race.
     rivals = [i for i in hope if i != leader and hope[i] < fear[leader]]
     if not rivals:
         return None
+    # Ask first about the pair that ranks best at the midpoint of hope and fear: between two front runners one verdict
+    # puts one of them ahead and the other behind.
     promise = {i: (hope[i][0] + fear[i][0], hope[i]) for i in hope}
     open_pairs = [(pair, known.to_ask[0]) for pair, known in pairs.items() if known.to_ask and pair & {leader, *rivals}]
     return min(open_pairs, key=lambda item: (sorted(promise[i] for i in item[0]), item[1]))[1]
 
 
 def knockout(counts: Mapping[int, int], orders: Orders) -> Rounds:
-    """The winner of an elimination tournament is best; one that goes on with the losers finds the worst. Approximate.
+    """The best wins a knockout tournament; the worst is left of a second one, in which the losers go on. Approximate.
 
-    In a match that nobody wins the first counts as the better. What was not played follows from what was: who beats
-    the one that beats a third is better than the third (`psr.search.judges.scores`).
+    In a match without a winner the first candidate goes on as the better. Pairs that were not played are decided by
+    transitivity (`psr.search.judges.scores`).
     """
+    # Both tournaments run side by side; their first round is the same and is asked once. Over w candidates: about
+    # 1.5 w pairs in log2 w rounds, where a round robin has w (w - 1) / 2 pairs.
     best = worst = list(counts)
     while len(best) > 1 or len(worst) > 1:
         matches = list(dict.fromkeys([*_matches(best), *_matches(worst)]))
@@ -120,7 +128,7 @@ def knockout(counts: Mapping[int, int], orders: Orders) -> Rounds:
         for i, j in matches:
             named = {next(winners) for _ in asked_in(orders, i, j)}
             losers[i, j] = i if named == {j} else j
-        best = [i + j - losers[i, j] for i, j in _matches(best)] + _bye(best)
+        best = [i + j - losers[i, j] for i, j in _matches(best)] + _bye(best)  # i + j - loser is the winner
         worst = [losers[match] for match in _matches(worst)] + _bye(worst)
 
 
@@ -129,7 +137,7 @@ def _matches(players: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _bye(players: Sequence[int]) -> list[int]:
-    """Who has nobody to play against."""
+    """The player of an odd number who has no opponent and goes on to the next round."""
     return list(players[len(players) // 2 * 2 :])
 
 

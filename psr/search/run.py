@@ -1,4 +1,4 @@
-"""Many problems at once: the same coroutine for each, with progress, at most so many under way.
+"""Many problems at once: the same coroutine for each, with a progress bar and a bound on those under way.
 
 Knows coroutines and the terminal. Does not know what is done for a problem.
 """
@@ -21,11 +21,10 @@ async def for_each(
     on_result: Callable[[Result], None] | None = None,
     note: Callable[[], str] = str,
 ) -> list[Result]:
-    """`await work(item)` for every item; results in the order of the items, each shown to `on_result` as it comes.
+    """`await work(item)` for every item, at most `concurrency` at a time; results in the order of the items.
 
-    `note()` is what else the progress line says.
-
-    The first error ends the whole and is raised; results that were there before it have been handed on.
+    `on_result` gets each result as soon as it is there; `note()` is appended to the progress line. The first error is
+    raised and cancels the rest; earlier results have reached `on_result` by then.
     """
     gate = asyncio.Semaphore(concurrency)
     columns = (
@@ -51,5 +50,5 @@ async def for_each(
         try:
             return list(await asyncio.gather(*tasks))
         finally:
-            for task in tasks:
+            for task in tasks:  # gather lets the others run on after an error
                 task.cancel()

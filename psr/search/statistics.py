@@ -1,4 +1,4 @@
-"""What a set of searched problems looks like in numbers. Knows trajectories only; no answer, no model."""
+"""Summary figures of a set of searched problems. Knows trajectories only; no answer, no model."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,13 +6,14 @@ from psr.records import StepNode, Trajectory
 
 
 def mean(values: Iterable[float]) -> float | None:
-    """The mean, or None of nothing."""
+    """The mean, or None of no values."""
     values = list(values)
     return sum(values) / len(values) if values else None
 
 
 def search_summary(trajectories: Sequence[Trajectory], pairs: int) -> dict[str, float | int | None]:
     """Counts and shares of a search: what was kept and rolled back, and how the judge behaved."""
+    # Judging is measured on all nodes; what the pairs are like, on the kept ones.
     nodes = [node for trajectory in trajectories for node in trajectory.nodes]
     verdicts = [judgement for node in nodes for judgement in node.judgements]
     parsed = [judgement for judgement in verdicts if judgement.winner is not None]

@@ -1,4 +1,4 @@
-"""Ways to solve a problem with more than one try (test-time search), each a plain coroutine: problem in, Solution out.
+"""Test-time search: ways to solve a problem with several samples, each a plain coroutine: problem in, Solution out.
 
 Knows engines, judges and the step search. Does not know any answer, files, or how many problems there are.
 """
@@ -28,9 +28,9 @@ class StrategySettings:
         beam: partial solutions that `beam` keeps.
         temperature: sampling temperature; `greedy` has none.
         top_p: nucleus of what is sampled.
-        max_tokens: a whole solution is cut off at so many tokens.
-        max_step_tokens: a step is cut off at so many tokens.
-        max_steps: steps of a solution.
+        max_tokens: a whole solution is cut off at this many tokens.
+        max_step_tokens: a step is cut off at this many tokens.
+        max_steps: most steps of a solution.
         seed: seed of the sampling; every problem derives its own.
     """
 
@@ -51,7 +51,7 @@ class StrategySettings:
 
 @dataclass(frozen=True)
 class Solution:
-    """What a strategy settled on; `trace` is what it chose from, ready for JSON."""
+    """The solution that a strategy chose; `trace` is what it chose from, ready for JSON."""
 
     text: str
     finished: bool
@@ -60,7 +60,7 @@ class Solution:
 
 @dataclass(frozen=True)
 class Means:
-    """What a strategy works with."""
+    """What a strategy works with: engine, encoder, judge and settings."""
 
     engine: Engine
     encoder: Encoder
@@ -71,7 +71,9 @@ class Means:
     async def judgements(
         self, problem: Problem, steps: Sequence[str], candidates: Sequence[Candidate]
     ) -> list[Judgement]:
-        """By the policy itself, or by the process reward model: of several steps at once it rates the last."""
+        """Judged by the policy itself or by the process reward model; of a candidate of several steps, a PRM rates only
+        the last.
+        """
         judge = build_judge(self.judge, self.engine, self.encoder, None, self.prm)
         return await judge(problem, steps, candidates)
 
@@ -91,16 +93,17 @@ class Means:
 
 
 async def greedy(problem: Problem, means: Means) -> Solution:
-    """The most likely token, again and again."""
+    """Greedy decoding."""
     [one] = await means.solutions(problem, 1, 0.0)
     return Solution(one.text, one.finish_reason == "eos")
 
 
 async def majority(problem: Problem, means: Means) -> Solution:
-    """The first of the sampled solutions whose boxed answer most of them give."""
+    """Majority voting (self-consistency): the first sampled solution with the most frequent boxed answer."""
     sampled = await means.solutions(problem, means.settings.width, means.settings.temperature)
     answers = [(extract_boxed(one.text) or "").replace(" ", "") for one in sampled]
     votes = Counter(answer for answer in answers if answer)
+    # Equal counts: the answer that was sampled first, as a Counter keeps the order of insertion.
     chosen = answers.index(votes.most_common(1)[0][0]) if votes else 0
     finished = [one.finish_reason == "eos" for one in sampled]
     trace = {"solutions": [one.text for one in sampled], "finished": finished, "votes": dict(votes), "chosen": chosen}
@@ -108,7 +111,7 @@ async def majority(problem: Problem, means: Means) -> Solution:
 
 
 async def best_of_n(problem: Problem, means: Means) -> Solution:
-    """The winner of a judged tournament of the sampled solutions that are finished."""
+    """The sampled solution that the judge prefers: the one with the most wins among those that are finished."""
     sampled = await means.solutions(problem, means.settings.width, means.settings.temperature)
     finished = tuple(
         Candidate(one.token_ids, one.text, one.logprob, final=True) for one in sampled if one.finish_reason == "eos"
@@ -117,6 +120,7 @@ async def best_of_n(problem: Problem, means: Means) -> Solution:
     if not finished:
         return Solution(sampled[0].text, False, trace)
     try:
+        # A whole solution judged as if it were one step: the same scores and the same rule for ties.
         node = expand(0, finished, await means.judgements(problem, [], finished), means.search_settings())
     except PromptTooLong:  # two whole solutions do not fit into a judge prompt: the first is as good as any
         return Solution(finished[0].text, True, trace)
@@ -125,17 +129,17 @@ async def best_of_n(problem: Problem, means: Means) -> Solution:
 
 
 async def step(problem: Problem, means: Means) -> Solution:
-    """Judged step search: the best candidate of every step is kept (the paper's test-time scaling)."""
+    """Step search with self-judging: the best candidate of every step is kept (the paper's test-time scaling)."""
     trajectory = await step_search(problem, means.engine, means.judgements, means.encoder, means.search_settings())
     return Solution(trajectory.solution, trajectory.finished, {"trajectory": to_json(trajectory)})
 
 
 async def beam(problem: Problem, means: Means) -> Solution:
-    """Step search with several partial solutions.
+    """Beam search over steps.
 
-    Each is continued by `width` candidates, of which the `beam` with the most wins stay; of all that stay, partial
-    solutions as a whole are judged against each other, and the `beam` with the most wins go on. Finished ones stay
-    in the contest. The first of the last beam is the solution.
+    Each partial solution is extended by `width` candidates, of which the `beam` with the most wins stay. All that stay
+    are judged against each other as whole partial solutions, and the `beam` with the most wins form the next beam.
+    Finished solutions stay in the comparison. The solution is the first finished one of the last beam, if any is.
     """
     settings = means.settings
     prompt = means.encoder.reason(problem.problem)
@@ -146,21 +150,23 @@ async def beam(problem: Problem, means: Means) -> Solution:
         nodes: list[StepNode] = []
         try:
             for place, steps in enumerate(kept):
-                if steps and steps[-1].final:
+                if steps and steps[-1].final:  # nothing to extend, but it has to hold its place against the others
                     pool.append(steps)
                     continue
                 node = await _continue(problem, means, prompt, steps, number * settings.beam + place)
                 nodes.append(node)
+                # First among siblings: the next step after one prefix is what the judge was trained to compare. Only
+                # the survivors are then compared across prefixes.
                 pool += [[*steps, one] for one in _ahead(node.candidates, node.scores, settings.beam)]
             wholes = tuple(_whole(steps) for steps in pool)
             judgements = await means.judgements(problem, [], wholes) if len(pool) > settings.beam else []
-        except PromptTooLong:
+        except PromptTooLong:  # of a partial solution: the beam of the round before is the result
             if number == 0:
                 raise
             break
         if not pool:
             break
-        wins = scores(wholes, judgements)
+        wins = scores(wholes, judgements)  # all 0 where the pool fits into the beam and nothing was asked
         kept = [pool[wholes.index(one)] for one in _ahead(wholes, wins, settings.beam)]
         rounds.append({"nodes": list(map(asdict, nodes)), "judgements": list(map(asdict, judgements)), "scores": wins})
         if all(steps[-1].final for steps in kept):
@@ -171,7 +177,8 @@ async def beam(problem: Problem, means: Means) -> Solution:
 
 
 def _ahead(candidates: Sequence[Candidate], wins: Sequence[int], count: int) -> list[Candidate]:
-    """The `count` distinct ones with the most wins, the first ones where wins are equal."""
+    """The `count` distinct candidates with the most wins, the first ones where wins are equal."""
+    # Reversed, so that of equal texts the first one overwrites the later ones.
     firsts = {one.text: (-won, i) for i, (one, won) in reversed(list(enumerate(zip(candidates, wins, strict=True))))}
     return [candidates[i] for _, i in sorted(firsts.values())[:count]]
 

@@ -1,13 +1,13 @@
-"""Monte Carlo tree search over steps, valued by a process reward model: the candidates of which EFT pairs are made.
+"""Monte Carlo tree search over steps, valued by a process reward model: the source of candidates for EFT pairs.
 
-Every iteration walks from the root to a leaf, expands it by candidates for the next step, simulates some further steps
-from the best of them and adds the value to all nodes of the path. The walk takes the child with the greatest
+Every iteration walks from the root to a leaf, expands it with candidates for the next step, simulates some further
+steps from the best of them and adds the value to all nodes of the path. The walk takes the child with the greatest
 
     PUCT:  Q + c P sqrt(N) / (1 + n)        P: the child's share of P("+") among its siblings (Silver et al. 2017)
     UCT:   Q + c sqrt(ln N / n)             unvisited children first (Kocsis and Szepesvari 2006)
 
-with Q the mean value of the child, n its visits, N those of its parent. The value of a simulation is the least P("+")
-of its steps: a solution is as good as its worst step. Does not know which engine answers, or any answer.
+with Q the mean value of the child, n its visits, N those of its parent. The value of a simulation is the lowest P("+")
+of its steps: a solution is as good as its worst step. Does not know which engine answers, or any reference answer.
 """
 
 import math
@@ -29,14 +29,14 @@ class TreeSettings:
 
     Args:
         iterations: walks from the root, each with one expansion (paper: 100).
-        depth: most steps of a simulation (paper: 3).
+        depth: most steps of a simulation, the expanded one included (paper: 3).
         width: candidates per expansion.
         temperature: sampling temperature of candidates (paper: 0.7).
         top_p: nucleus of candidates (paper: 0.95).
         selection: rule of the walk, "puct" or "uct".
         exploration: c of that rule.
-        max_steps: a solution that is not finished after so many steps is not continued.
-        max_step_tokens: a candidate that does not end its step within so many tokens is discarded.
+        max_steps: a solution that is not finished after this many steps is not continued.
+        max_step_tokens: a candidate that does not end its step within this many tokens is discarded.
         seed: seed of the whole search; every problem and request derives its own.
     """
 
@@ -100,7 +100,7 @@ class _Node:
 
 @dataclass
 class _Policy:
-    """What proposes and values steps for one problem."""
+    """Samples and scores steps for one problem."""
 
     problem: Problem
     engine: Engine
@@ -112,11 +112,11 @@ class _Policy:
     asked: int = 0
 
     async def next_steps(self, path: Sequence[Candidate], n: int) -> list[tuple[Candidate, float]]:
-        """Distinct next steps with P("+"); none where the context or the steps are used up."""
+        """Distinct next steps with their P("+"); none where the context or `max_steps` is exhausted."""
         if len(path) >= self.settings.max_steps:
             return []
         prefix = self.prompt + tuple(token for step in path for token in step.token_ids)
-        self.asked += 1
+        self.asked += 1  # a leaf that found nothing is expanded again: with the same seed it would find the same
         seed = zlib.crc32(f"{self.settings.seed}/{self.problem.id}/{self.asked}".encode())
         settings, stop = self.settings, (self.encoder.prompts.step_stop,)
         sampling = Sampling(settings.max_step_tokens, settings.temperature, settings.top_p, n, seed, stop)
@@ -124,6 +124,7 @@ class _Policy:
             [completions] = await self.engine.generate([prefix], sampling, Origin(self.problem.id, "candidates"))
             self.versions.update(completion.weights_version for completion in completions)
             cut = (self.encoder.step(c.token_ids, c.logprob, c.finish_reason) for c in completions)
+            # Without the white space that ends a step: an intermediate and a final step may say the same.
             distinct = list({c.text.strip(): c for c in cut if c is not None and c.text.strip()}.values())
             steps = [step.text for step in path]
             plus = await self.scorer(self.problem, steps, [c.text for c in distinct]) if distinct else []
@@ -131,7 +132,7 @@ class _Policy:
             if not path:
                 raise
             return []
-        # Rounded, so that the order of floating-point sums in a batch cannot turn the search another way.
+        # Rounded, so that the order of floating-point sums in a batch cannot change the course of the search.
         return [(candidate, round(one, 5)) for candidate, one in zip(distinct, plus, strict=True)]
 
 
@@ -146,9 +147,9 @@ async def tree_search(
     """
     policy = _Policy(problem, engine, scorer, encoder, settings, encoder.reason(problem.problem))
     root, layers = _Node(), []
-    for _ in range(settings.iterations):
+    for _ in range(settings.iterations):  # one after the other: each walk depends on the visits of those before
         leaf = select(root, settings)
-        value = leaf.plus
+        value = leaf.plus  # of a leaf that cannot be expanded: visits still count, and lead later walks elsewhere
         if leaf.candidate is None or not leaf.candidate.final:
             steps = [node.candidate for node in leaf.path if node.candidate is not None]
             found = await policy.next_steps(steps, settings.width)
@@ -156,6 +157,7 @@ async def tree_search(
             if found:
                 texts = tuple(candidate.text.strip() for candidate, _ in found)
                 layers.append(Layer(tuple(s.text.strip() for s in steps), texts, tuple(plus for _, plus in found)))
+                # Only the best child is simulated; its siblings have their P("+") as a prior and wait for a visit.
                 leaf = max(leaf.children, key=lambda child: child.plus)
                 value = await simulate(leaf, policy)
         backpropagate(leaf, value)
@@ -173,20 +175,20 @@ def select(root: _Node, settings: TreeSettings) -> _Node:
 
 
 def worth(child: _Node, settings: TreeSettings) -> float:
-    """The selection rule's figure for a child."""
+    """The value that the selection rule maximizes over the children."""
     assert child.parent is not None
-    mean = child.total / child.visits if child.visits else 0.0
+    mean = child.total / child.visits if child.visits else 0.0  # Q
     if settings.selection == "puct":
         among = sum(sibling.plus for sibling in child.parent.children)
-        share = child.plus / among if among else 1 / len(child.parent.children)
+        share = child.plus / among if among else 1 / len(child.parent.children)  # P
         return mean + settings.exploration * share * math.sqrt(child.parent.visits) / (1 + child.visits)
     if not child.visits:
-        return math.inf
+        return math.inf  # UCT has no prior: every child is tried once
     return mean + settings.exploration * math.sqrt(math.log(child.parent.visits) / child.visits)
 
 
 async def simulate(leaf: _Node, policy: _Policy) -> float:
-    """The least P("+") of the leaf's step and of up to `depth` - 1 sampled steps after it."""
+    """The lowest P("+") of the leaf's step and of up to `depth` - 1 sampled steps after it."""
     path = [node.candidate for node in leaf.path if node.candidate is not None]
     value = leaf.plus
     for _ in range(policy.settings.depth - 1):
@@ -194,7 +196,7 @@ async def simulate(leaf: _Node, policy: _Policy) -> float:
         if not found:
             break
         [(candidate, plus)] = found
-        path.append(candidate)
+        path.append(candidate)  # of the simulation only: its steps do not join the tree
         value = min(value, plus)
     return value
 
@@ -212,7 +214,7 @@ def layer_pairs(tree: SearchedTree, min_margin: float) -> list[dict[str, Any]]:
     rows = []
     for number, layer in enumerate(tree.layers):
         best, worst = max(layer.plus), min(layer.plus)
-        if len(layer.plus) > 1 and best - worst >= max(min_margin, 1e-9):
+        if len(layer.plus) > 1 and best - worst >= max(min_margin, 1e-9):  # never a pair of equals
             rows.append(
                 {
                     "id": f"{tree.problem.id}/{number}",

@@ -1,7 +1,7 @@
 """A sweep file in W&B's format, read as a search space of Optuna. Knows the format; runs nothing.
 
 https://docs.wandb.ai/guides/sweeps/sweep-config-keys: `method`, `metric`, `parameters`, `command`, `early_terminate`,
-`run_cap`. What of it has no counterpart here is refused by name.
+`run_cap`. Anything else that has no counterpart here is refused by name.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from psr.errors import UsageError
 
 Value = bool | int | float | str | None
 METRICS = "eval/"
-"""What W&B's names of the metrics of a model begin with."""
+"""The prefix of a model's metrics in W&B."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is tried, how trials are started, and what decides.
+    """The search space, how trials are started, and which metric decides.
 
     `metric` is a field of the models in `results.json`; `command` still has W&B's macros, such as ${args}.
     """
@@ -37,14 +37,14 @@ class Sweep:
     run_cap: int | None
 
     def sampler(self, seed: int, trials: int) -> optuna.samplers.BaseSampler:
-        """What draws the settings of one of so many trials; with one seed for two of them they could be the same."""
+        """The sampler of a trial's settings. Every trial needs its own seed, or two could get the same settings."""
         if self.method == "random":
             return optuna.samplers.RandomSampler(seed)
-        at_random = min(10, trials // 2)  # a sweep of few trials would else end before anything is learnt
+        at_random = min(10, trials // 2)  # with Optuna's default of 10, a short sweep would only sample at random
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=at_random)
 
     def trials(self, asked: int | None) -> int | None:
-        """How many are to be made if so many are asked for; None if nothing says it. A grid ends with its points."""
+        """How many trials to run if `asked` are asked for; None if nothing says. A grid ends with its points."""
         wanted = asked or self.run_cap
         if self.method == "grid":
             return min(wanted or len(self.points()), len(self.points()))
@@ -60,7 +60,7 @@ class Sweep:
 
 
 def read_sweep(path: Path) -> Sweep:
-    """Raises UsageError on a field that is missing or that cannot be done here."""
+    """Read a sweep file. Raises UsageError on a field that is missing or not supported."""
     if not path.is_file():
         raise UsageError(f"no sweep file {path}")
     document = yaml.safe_load(path.read_text())
@@ -88,7 +88,7 @@ def read_sweep(path: Path) -> Sweep:
 
 
 def distribution(path: Path, name: str, spec: dict[str, Any]) -> BaseDistribution:
-    """The values of a parameter."""
+    """The Optuna distribution of a parameter."""
     unknown = spec.keys() - {"value", "values", "min", "max", "distribution", "q"}
     if unknown:
         raise UsageError(f"{path}: parameter {name} has {', '.join(sorted(unknown))}, which is not known here")

@@ -1,4 +1,4 @@
-"""The trials of a sweep as a run directory keeps them: `trials/<sweep>.json`. Knows neither Optuna nor processes."""
+"""The results of a sweep in a run directory: `trials/<sweep>.json`. Knows neither Optuna nor processes."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from psr.files.jsonl import read_json, write_json
 from psr.run.folder import RunFolder
 
 Results = dict[str, Any]
-"""`metric`, `maximize`, and `trials`: of each its number, state, value, `by_iteration` and settings."""
+"""`metric`, `maximize`, and `trials`, each with its number, state, value, `by_iteration` and settings."""
 
 
 def write_sweep(base: Path, name: str, results: Results) -> None:
@@ -20,7 +20,7 @@ def read_sweeps(base: Path) -> dict[str, Results]:
 
 
 def best_first(results: Results) -> list[dict[str, Any]]:
-    """The trials with a value, the best first, then the others by what they measured last."""
+    """The trials with a value, best first, then the others by their last measured value."""
     sign = 1 if results["maximize"] else -1
 
     def worth(trial: dict[str, Any]) -> tuple[bool, float]:
@@ -32,12 +32,12 @@ def best_first(results: Results) -> list[dict[str, Any]]:
 
 
 def short_names(results: Results) -> dict[str, str]:
-    """The last part of the name of every setting, or all of it where that part is another's, too."""
+    """The last part of each setting's dotted name, or the whole name where the last part is not unique."""
     names = list(dict.fromkeys(name for trial in results["trials"] for name in trial["settings"]))
     last = [name.rpartition(".")[2] for name in names]
     return {name: part if last.count(part) == 1 else name for name, part in zip(names, last, strict=True)}
 
 
 def written(value: object) -> str:
-    """A setting or a metric, to three digits."""
+    """A setting or a metric as text, to three significant digits."""
     return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)

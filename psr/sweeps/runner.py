@@ -1,8 +1,8 @@
-"""The trials of a sweep on this machine, by Optuna.
+"""The trials of a sweep on this machine, with Optuna.
 
 The study is an SQLite file beside the trials. A trial reports its metric after every iteration of the loop, and is
-ended early where it is worse than the median of the others at that iteration. What was under way at a kill ends with
-this process, and goes on in its folder when the sweep is started again.
+pruned if it is worse than the median of the others at that iteration. If the sweep is killed, its running trials end
+with it; started again, it resumes them in their folders.
 
 Knows processes, run folders and studies. Does not know what a trial does.
 """
@@ -31,13 +31,13 @@ from psr.sweeps.file import Sweep, command_line
 from psr.sweeps.results import Results, best_first, short_names, write_sweep, written
 
 POLL = 1.0
-"""Seconds between two looks at a trial."""
+"""Seconds between two polls of a trial."""
 PATIENCE = 20.0
-"""Seconds that a trial which is told to end may take."""
+"""Seconds that a trial gets to shut down."""
 
 
 def run_sweep(spec: Sweep, base: Path, trials: int, workers: int, seed: int) -> None:
-    """Run what is missing of so many trials, then print the table and write it as JSON."""
+    """Run what is missing of `trials` trials, `workers` at a time, then print the table and write it as JSON."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     trials_folder = RunFolder(base).trials
     trials_folder.mkdir(parents=True, exist_ok=True)
@@ -70,12 +70,14 @@ class Runner:
         self.spec, self.study, self.base, self.trials, self.seed = spec, study, base, trials, seed
         self.lock, self.stopped = Lock(), Event()
         self.failed_before = [one.number for one in study.get_trials(states=[TrialState.FAIL])]
+        # Still RUNNING in the study: an earlier process was killed before it could tell how they ended.
         unfinished = study.get_trials(states=[TrialState.RUNNING])
         self.waiting = [Trial(study, one._trial_id) for one in unfinished]
 
     def run(self, workers: int) -> None:
-        """All trials that are missing, so many at the same time."""
+        """Run all missing trials, `workers` at a time."""
         with ThreadPoolExecutor(workers) as pool:
+            # Resumed trials are among `tried`, so they come on top of those that do not exist yet.
             missing = max(0, self.trials - len(self.tried())) + len(self.waiting)
             jobs = [pool.submit(self.one) for _ in range(missing)]
             try:
@@ -87,9 +89,10 @@ class Runner:
                 raise
 
     def one(self) -> None:
-        """A trial from its first or its next iteration to its end."""
-        with self.lock:  # the sampler learns from the trials before
+        """Run one trial, new or resumed, to its end."""
+        with self.lock:  # one at a time: what is sampled depends on the number of trials so far, and on their results
             trial = self.waiting.pop(0) if self.waiting else self.ask()
+            # For a resumed trial Optuna returns the values that it was given before.
             values = {name: trial._suggest(name, choices) for name, choices in self.spec.space.items()}
         log = log_file(self.base, self.spec, trial.number)
         folder = log.parent
@@ -100,6 +103,7 @@ class Runner:
         finally:
             end(process)
         measured = self.measured(folder)
+        # A trial that was preempted, or stopped with the sweep, gets no verdict: it stays RUNNING and is resumed.
         if pruned:
             self.study.tell(trial, state=TrialState.PRUNED)
         elif process.returncode == 0 and measured:
@@ -109,7 +113,7 @@ class Runner:
         self.note()
 
     def note(self) -> Results:
-        """Write down what is known of all trials."""
+        """Write the results of all trials so far."""
         rows = [row(one) for one in self.study.trials]
         results = {"metric": self.spec.metric, "maximize": self.spec.maximize, "trials": rows}
         with self.lock:
@@ -117,7 +121,7 @@ class Runner:
         return results
 
     def ask(self) -> Trial:
-        """A new trial. What is drawn depends on its number, not on how often the sweep was started again before it."""
+        """A new trial. What is sampled depends on its number, not on how often the sweep was restarted before it."""
         if self.spec.method == "grid":
             tried = [one.params for one in self.tried()]
             self.study.enqueue_trial(next(point for point in self.spec.points() if point not in tried))
@@ -126,14 +130,15 @@ class Runner:
         return self.study.ask()
 
     def tried(self) -> list[optuna.trial.FrozenTrial]:
-        """All trials but those that had failed before this process: others are made in their place."""
+        """All trials but those that had failed before this process, which are replaced by new ones."""
         return [one for one in self.study.trials if one.number not in self.failed_before]
 
     def watch(self, trial: Trial, process: subprocess.Popen[bytes], folder: Path) -> bool:
-        """Report what the trial measures until it ends; whether it was not worth going on."""
+        """Report what the trial measures until it ends; whether it is to be pruned."""
+        # A resumed trial has reported some steps before, and Optuna warns of a second report.
         reported = set(self.study._storage.get_trial(trial._trial_id).intermediate_values)
         while True:
-            running = process.poll() is None
+            running = process.poll() is None  # before reading: what it wrote just before its end is reported, too
             for step, value in self.measured(folder).items():
                 if step not in reported:
                     reported.add(step)
@@ -152,7 +157,7 @@ class Runner:
 
 
 def start(command: list[str], name: str, log: Path) -> subprocess.Popen[bytes]:
-    """A trial's process, in a group of its own, and ended when this process is gone; W&B calls the trial `name`."""
+    """Start a trial's process, in a process group of its own, which ends with this process; its W&B id is `name`."""
     guarded = [sys.executable, "-I", guard.__file__, str(PATIENCE), *command]
     environment = {**os.environ, "WANDB_RUN_ID": name}
     with log.open("ab") as file:
@@ -162,14 +167,14 @@ def start(command: list[str], name: str, log: Path) -> subprocess.Popen[bytes]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End the trial's process and all that it started; returns at once where it has ended."""
+    """End the trial's process and all that it started; returns at once if it has ended already."""
     assert process.stdin is not None
-    process.stdin.close()  # the guard takes this as our end
+    process.stdin.close()  # the guard takes this for the end of our process
     process.wait()
 
 
 def row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    """A trial as it is written to JSON."""
+    """A trial as JSON."""
     return {
         "number": trial.number,
         "state": trial.state.name.lower(),
@@ -180,7 +185,7 @@ def row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
 
 
 def table(name: str, results: Results) -> Table:
-    """The trials, the best first."""
+    """The table of trials, best first."""
     short = short_names(results)
     shown = Table("trial", "state", results["metric"], *short.values(), title=name, box=SIMPLE_HEAD)
     for one in best_first(results):

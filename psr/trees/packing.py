@@ -1,9 +1,9 @@
-"""Rows: step trees one after the other up to a token budget, and the rows of an optimizer step balanced by cost.
+"""Rows: micro-batches packed with step trees up to a token budget, those of an optimizer step balanced by cost.
 
-An optimizer step sees a stated number of units (step pairs, or supervised samples) whatever their lengths; they are
-laid out in as few rows as the token budget allows, the same number for every step, and gradients are accumulated over
-a step's rows. No padding, and no tree sees another. Where several ranks train, each takes the same number of a step's
-rows, so that an optimizer step is the one of a single rank.
+An optimizer step sees a stated number of units (step pairs, or supervised samples) whatever their lengths. They are
+packed into as few rows as the token budget allows, the same number for every step, and gradients are accumulated over
+a step's rows. There is no padding, and no tree attends to another. Each data-parallel rank takes the same number of a
+step's rows, so that the optimizer step is that of a single rank.
 
 Knows step trees and tensors. Does not know what is learned from a completion.
 """
@@ -18,24 +18,24 @@ from torch import Tensor
 from psr.trees.step_tree import Sample, StepTree, step_tree
 
 KEYS_PER_TOKEN = 4096
-"""Attention to so many keys costs about what the matrix products of one token cost (6 times a small model's width)."""
+"""Attention to this many keys costs about as much as a token's matrix products (6 times a small model's width)."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What the loss is averaged over, under its number: a step pair (chosen, rejected), or one supervised sample."""
+    """What the loss is averaged over: a step pair (chosen, rejected) or one supervised sample, with its number."""
 
     number: int
     samples: tuple[Sample, ...]
 
 
 Group = tuple[Unit, ...]
-"""Units with much in common, such as the pairs of a trajectory: they stand in one tree as far as a row has room."""
+"""Units with long shared prefixes, such as the pairs of a trajectory: one tree holds as many as a row has room for."""
 
 
 @dataclass(frozen=True)
 class GroupTree:
-    """A group, and the size of its step tree: tokens, scored tokens, and (query, key) pairs that the mask admits."""
+    """A group and the size of its step tree: tokens, scored tokens, and (query, key) pairs that the mask admits."""
 
     group: Group
     tokens: int
@@ -45,14 +45,14 @@ class GroupTree:
     @classmethod
     def of(cls, group: Group) -> "GroupTree":
         samples = [sample for unit in group for sample in unit.samples]
-        if len(samples) == 1:  # most of supervised training; the tree is built when its row is
+        if len(samples) == 1:  # most of supervised training: a chain, whose size is known without building the tree
             tokens = len(samples[0])
             return cls(group, tokens, len(samples[0].completion_ids), tokens * (tokens + 1) // 2)
         tree = step_tree(samples)
         return cls(group, len(tree), len(tree.scored), tree.attended)
 
     @property
-    def tree(self) -> StepTree:
+    def tree(self) -> StepTree:  # built anew for its row, so that an epoch's plan holds no trees
         return step_tree([sample for unit in self.group for sample in unit.samples])
 
     @property
@@ -62,7 +62,7 @@ class GroupTree:
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """The trees of a row, and what the sum of their losses counts in the optimizer step (see Row)."""
+    """The trees of a row, and the weight of their summed loss in the optimizer step (see Row)."""
 
     trees: tuple[GroupTree, ...]
     share: float
@@ -70,9 +70,10 @@ class PlannedRow:
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows of an epoch. Every `rows_per_step` of them are one optimizer step; the last may be short of some.
+    """The rows of an epoch. Every `rows_per_step` of them are one optimizer step; the last step may have fewer.
 
-    Of every step, rank r takes the rows r, r + `ranks`, ...: both numbers of rows divide by `ranks`.
+    Of every step, data-parallel rank r takes the rows r, r + `ranks`, ...: `rows_per_step` and the number of rows are
+    multiples of `ranks`.
     """
 
     rows: list[PlannedRow]
@@ -87,14 +88,17 @@ def plan_rows(
     mean_over: Literal["units", "tokens"] = "units",
     ranks: int = 1,
 ) -> Plan:
-    """Lay the groups out in rows of at most `row_tokens` tokens, `units_per_step` units an optimizer step.
+    """Pack the groups into rows of at most `row_tokens` tokens, `units_per_step` units per optimizer step.
 
-    Groups are taken in their order and split only where a step ends inside one or a row has no room for all of it. A
-    unit that is longer than a row has one of its own. The optimizer step's loss is the mean over its units, or over its
-    scored tokens, of all `ranks` together; where a step has fewer units than ranks, some get an empty row.
+    Groups are taken in order and split only where a step ends inside one or where a row has no room for all of it. A
+    unit that is longer than `row_tokens` gets a row of its own. The optimizer step's loss is the mean over its units,
+    or over its scored tokens, across all `ranks`; where a step has fewer units than ranks, some ranks get an empty row.
     """
     fitting = [part for group in groups for part in _fitting(group, row_tokens)]
     steps = [[GroupTree.of(group) for group in step] for step in optimizer_steps(fitting, units_per_step)]
+    # From the fewest rows that can hold the tokens of the largest step (rounded up, as all the -(-a // b) here), add a
+    # row per rank until every step fits. All steps have the same number, since Lightning's accumulation has only one.
+    # With a row for each unit everything fits, so the loop always ends with a `packed` that does.
     fewest = max(-(-sum(min(tree.tokens, row_tokens) for tree in step) // row_tokens) for step in steps)
     for rows_per_step in range(-(-fewest // ranks) * ranks, units_per_step + ranks, ranks):
         packed = [balanced(step, rows_per_step) for step in steps]
@@ -104,7 +108,10 @@ def plan_rows(
     for step in packed:
         trees = [tree for row in step for tree in row]
         total = sum(len(tree.group) if mean_over == "units" else tree.scored for tree in trees)
+        # Each rank needs a row, even with no unit for it: its collective operations must match those of the others.
         empty = [PlannedRow((), 0.0)] * (-len(step) % ranks)
+        # Lightning divides by the accumulated rows, and data parallelism averages over ranks: together by
+        # `rows_per_step`. The share undoes that, so that the gradients add up to those of the mean over `total`.
         rows += [PlannedRow(tuple(row), rows_per_step / total) for row in step] + empty
     return Plan(rows, rows_per_step, ranks)
 
@@ -122,9 +129,9 @@ def _fitting(group: Group, row_tokens: int) -> list[Group]:
 
 
 def optimizer_steps(groups: Sequence[Group], units_per_step: int) -> list[list[Group]]:
-    """The groups in steps of exactly `units_per_step` units, but for the last.
+    """The groups in steps of exactly `units_per_step` units, except for the last.
 
-    A step is filled up with the next group that has room in it; only where none has, the next one is split.
+    A step is filled up with the first waiting group that fits; only where none fits, the next one is split.
     """
     waiting = list(groups)
     steps: list[list[Group]] = []
@@ -133,6 +140,7 @@ def optimizer_steps(groups: Sequence[Group], units_per_step: int) -> list[list[G
         if not room:
             steps.append([])
             room = units_per_step
+        # Looking ahead is worth it: both parts of a split group compute the prefix that they share.
         at = next((i for i, group in enumerate(waiting) if len(group) <= room), 0)
         group = waiting.pop(at)
         if len(group) > room:
@@ -144,10 +152,11 @@ def optimizer_steps(groups: Sequence[Group], units_per_step: int) -> list[list[G
 
 
 def balanced(trees: Sequence[GroupTree], rows: int) -> list[list[GroupTree]]:
-    """The trees in `rows` rows of about equal cost (longest first, into the cheapest row so far).
+    """The trees in `rows` rows of about equal cost: the costliest first, each into the cheapest row so far.
 
     Where there are fewer trees than rows, the largest are split; where there are fewer units, there are fewer rows.
     """
+    # Greedy longest-processing-time scheduling: on several ranks a step takes as long as its costliest row.
     trees = sorted(trees, key=lambda tree: tree.cost, reverse=True)
     while len(trees) < rows and (large := next((tree for tree in trees if len(tree.group) > 1), None)):
         half = len(large.group) // 2
@@ -167,12 +176,12 @@ def balanced(trees: Sequence[GroupTree], rows: int) -> list[list[GroupTree]]:
 class Row:
     """A packed row and where its completions are scored.
 
-    `token_ids`, `position_ids` and `ends` (see step_tree.py) are (tokens,). A scored token is one that at least one
-    completion holds: `targets` are their ids and `sources` the positions that predict them, both (scored,).
-    Completion `owners[i]` holds the scored token `members[i]`. `units` are the numbers of what was packed, in the order
-    of their completions. The optimizer step's loss is the sum over its rows of `share` times the sum over the row, as
-    Lightning divides by the number of accumulated rows, and averages over ranks. `number` is the row's place in the
-    epoch.
+    `token_ids`, `position_ids` and `ends` (see step_tree.py) are (tokens,). A scored token is one that at least
+    one completion holds: `targets` are their ids and `sources` the positions that predict them, both (scored,).
+    Completion `owners[i]` holds the scored token `members[i]`. `units` are the numbers of the packed units, in the
+    order of their completions. A row's contribution to the loss is `share` times the sum of its losses; that accounts
+    for Lightning's division by the number of accumulated rows and for the average over ranks. `number` is the row's
+    place in the epoch.
     """
 
     token_ids: Tensor
@@ -198,13 +207,14 @@ class Row:
 
     def completion_sums(self, values: Tensor) -> Tensor:
         """The sum over every completion's tokens of per-token `values` (scored,): (completions,)."""
+        # A token that several completions share stands once in `values` and is gathered once for each of them.
         return values.new_zeros(len(self.lengths)).index_add(0, self.owners, values[self.members])
 
 
 def build_row(planned: PlannedRow, number: int = 0) -> Row:
     """The tensors of a planned row, the epoch's `number`th.
 
-    An empty row has one token, which nobody scores: its rank takes part in the forward and backward pass of the others.
+    An empty row has one token that is not scored: its rank takes part in the forward and backward pass of the others.
     """
     columns: dict[str, list[int]] = {field.name: [] for field in fields(Row) if field.type is Tensor}
     if not planned.trees:
@@ -212,11 +222,13 @@ def build_row(planned: PlannedRow, number: int = 0) -> Row:
     for group_tree in planned.trees:
         tree = group_tree.tree
         scored = tree.scored
+        # Indices within the tree become indices within the row: all are shifted by what the row holds so far.
         first, first_scored = len(columns["token_ids"]), len(columns["sources"])
         first_owner = columns["owners"][-1] + 1 if columns["owners"] else 0
         columns["token_ids"] += tree.token_ids
         columns["position_ids"] += tree.positions
         columns["ends"] += [first + end for end in tree.ends]
+        # The parent, not the token before: after a branch, the row's previous token belongs to another path.
         columns["sources"] += [first + tree.parents[token] for token in scored]
         columns["targets"] += [tree.token_ids[token] for token in scored]
         place = {token: first_scored + i for i, token in enumerate(scored)}

@@ -1,6 +1,6 @@
-"""Log-probabilities of the completions in a packed row, without ever holding the logits of more than some tokens.
+"""Log-probabilities of the completions in a packed row, computed in chunks: all logits at once would not fit.
 
-Knows a causal language model of transformers and rows. Does not know losses or Lightning.
+Knows transformers' causal language models and rows. Does not know losses or Lightning.
 """
 
 import torch
@@ -17,11 +17,13 @@ CHUNK = 512
 
 
 def row_logprobs(policy: PreTrainedModel, row: Row, chunk: int = CHUNK) -> Tensor:
-    """log p(token | its path) of every token that a completion holds, float32 or wider: (scored,).
+    """log p(token | its path) of every scored token, in float32 or wider: (scored,).
 
-    The logits of a chunk are computed again in the backward pass instead of being kept.
+    The logits of a chunk are recomputed in the backward pass instead of being kept.
     """
     hidden, head = scored_hidden(policy, row), policy.get_output_embeddings()
+    # With a vocabulary of 150,000, logits are the largest tensors of a training step: (scored, vocabulary), with their
+    # gradient and float32 copies. Checkpointing bounds both passes to one chunk, for one more product with the head.
     parts = [
         checkpoint(_logprobs, head, some, targets, use_reentrant=False)
         for some, targets in zip(hidden.split(chunk), row.targets.split(chunk), strict=True)
@@ -38,6 +40,7 @@ def row_hits(policy: PreTrainedModel, row: Row, chunk: int = CHUNK) -> Tensor:
 
 def scored_hidden(policy: PreTrainedModel, row: Row) -> Tensor:
     """The last hidden states at the positions that predict the scored tokens: (scored, width)."""
+    # The model without its head: most tokens of a row are prompts, whose logits nobody needs.
     output = policy.base_model(
         input_ids=row.token_ids[None],
         position_ids=row.position_ids[None],
@@ -48,5 +51,6 @@ def scored_hidden(policy: PreTrainedModel, row: Row) -> Tensor:
 
 
 def _logprobs(head: torch.nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
-    logits = head(hidden)
+    logits = head(hidden)  # (chunk, vocabulary)
+    # Not in bfloat16, whose 8 bits of precision are coarser than the log-ratios that DPO compares.
     return -F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, reduction="none")

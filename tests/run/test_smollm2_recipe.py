@@ -13,7 +13,7 @@ from psr.files.jsonl import write_jsonl
 from psr.prompts.templates import Prompts
 from psr.run.recipe import Stage, read_overlay, read_recipe, read_variables, stage_arguments
 
-RECIPE = Path(__file__).parents[1] / "configs" / "smollm2"
+RECIPE = Path(__file__).parents[2] / "configs" / "smollm2"
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

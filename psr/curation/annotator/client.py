@@ -1,6 +1,6 @@
-"""Asking an annotator: each distinct request once, over all runs of a command, with tokens and cost counted.
+"""Client of an annotator: each distinct request is sent once over all runs of a command; counts tokens and cost.
 
-Knows messages and replies. The sending is the courier's, a process of its own (see courier.py).
+Knows messages and replies. Requests are sent by the courier, a separate process (see courier.py).
 """
 
 import asyncio
@@ -37,10 +37,10 @@ class Annotator:
     """Asks the endpoint through a courier; use it as `async with Annotator(endpoint, journal) as annotator`.
 
     Args:
-        endpoint: who is asked, and how.
+        endpoint: the endpoint and its settings.
         journal: file that keeps all replies; equal requests are answered from it.
 
-    `sent` are the replies that this run paid for, `used` these and those that the journal had.
+    `sent` are the replies that this run paid for, `used` all replies including those from the journal.
     """
 
     endpoint: Endpoint
@@ -49,7 +49,7 @@ class Annotator:
     used: Spent = Spent()
 
     async def __aenter__(self) -> "Annotator":
-        self.endpoint.key()  # a missing key is better said before anything starts
+        self.endpoint.key()  # report a missing key before anything starts
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
         self._courier = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "psr.curation.annotator.courier", str(self.journal), self.endpoint.to_json()),
@@ -68,7 +68,7 @@ class Annotator:
         await self._reader
 
     async def ask(self, messages: Sequence[Message]) -> Reply:
-        """The reply to `messages`. Raises AnnotatorError where the endpoint refuses or stays unreachable."""
+        """The reply to `messages`. Raises AnnotatorError if the endpoint refuses or remains unreachable."""
         body = self.endpoint.body(messages)
         request = request_hash(body)
         if request not in self._waiting:
@@ -79,7 +79,7 @@ class Annotator:
         return await asyncio.shield(self._waiting[request])
 
     async def _read(self) -> None:
-        """Hand every line of the courier to who waits for it."""
+        """Pass every reply of the courier to the coroutine that waits for it."""
         assert self._courier.stdout is not None
         while line := await self._courier.stdout.readline():
             row = json.loads(line)
@@ -87,7 +87,7 @@ class Annotator:
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(AnnotatorError("the process that sends the annotator's requests has ended"))
-                waiting.exception()  # whoever still waits raises it; nobody may
+                waiting.exception()  # marks the exception as retrieved: perhaps nobody waits for it any more
 
     def _settle(self, request: str, row: dict) -> None:
         waiting = self._waiting[request]

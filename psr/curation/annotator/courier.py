@@ -1,12 +1,12 @@
-"""The process that sends requests and files the replies; it outlives the command that started it as long as it must.
+"""The process that sends requests and stores the replies; it outlives the command until its requests are answered.
 
     python -m psr.curation.annotator.courier JOURNAL ENDPOINT_AS_JSON
 
-One JSON request body a line comes in on stdin, one {"request", ...reply} or {"request", "error"} a line goes out. When
-stdin ends, because the command is done or was killed, nothing more is sent or tried again; what is under way is waited
-for and filed. A new courier of the same journal waits for that (see `ReplyJournal`). So a command may be killed at any
-moment, and started again: no request is sent twice. What cannot be saved is a courier that is killed itself: its
-requests under way are sent again.
+stdin has one JSON request body per line, stdout one {"request", ...reply} or {"request", "error"} per line. When stdin
+ends, because the command is done or was killed, nothing more is sent or retried; requests in flight are awaited and
+their replies stored. A new courier of the same journal waits for that (see `ReplyJournal`). So a command may be killed
+at any moment and started again: no request is sent twice. Only if the courier itself is killed are its requests in
+flight sent again.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from psr.curation.annotator.settings import AnnotatorError, Endpoint, request_ha
 
 
 def say(row: dict[str, Any]) -> None:
-    """One line to the command; nobody may be there any more."""
+    """Write one line to the command, which may have ended."""
     with contextlib.suppress(BrokenPipeError, ValueError):
         print(json.dumps(row), flush=True)
 
 
 async def carry(journal: ReplyJournal, endpoint: Endpoint) -> None:
-    """Send what comes in until stdin ends, then wait for what is under way."""
+    """Send requests until stdin ends, then wait for those in flight."""
     key = endpoint.key()
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     gate, limit, ended = asyncio.Semaphore(endpoint.concurrency), RateLimit(), asyncio.Event()
@@ -67,7 +67,7 @@ async def lines() -> Any:
     loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(limit=2**24)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
-        if line.endswith(b"\n"):  # a kill may tear the last one
+        if line.endswith(b"\n"):  # a kill may leave the last one incomplete
             yield line
 
 
@@ -79,7 +79,7 @@ def main() -> None:
     journal.close()
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
-    os._exit(0)  # no complaint about a stdout that nobody reads
+    os._exit(0)  # skips the error about a stdout that nobody reads
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a command would ask an annotator, without asking. Knows prompts and rough token counts."""
+"""What a command would ask an annotator, without sending anything. Knows prompts and rough token counts."""
 
 from collections.abc import Sequence
 

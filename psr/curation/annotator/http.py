@@ -1,6 +1,6 @@
-"""One request to an OpenAI-compatible endpoint, tried again as the endpoint wishes. Knows status codes and headers.
+"""One request to an OpenAI-compatible endpoint, retried as the endpoint asks. Knows status codes and headers.
 
-Retry-After (seconds, or a date) and the `x-ratelimit-*` headers of OpenAI are obeyed by all requests together.
+Retry-After (seconds, or a date) and OpenAI's `x-ratelimit-*` headers hold back all requests together.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from psr.curation.annotator.settings import AnnotatorError, Endpoint, Reply
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
-"""Seconds before the first, and at most before any, further try that the endpoint did not set a time for."""
+"""Seconds before the first retry, and at most before any, unless the endpoint sets a time."""
 AGAIN = (408, 409, 429)
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
@@ -37,7 +37,7 @@ class RateLimit:
         self._open_at = max(self._open_at, time.monotonic() + seconds)
 
     def heed(self, headers: httpx.Headers) -> None:
-        """Close where a budget of requests or tokens is used up, until it is there again."""
+        """Close while a budget of requests or tokens is used up, until it is reset."""
         for budget in ("requests", "tokens"):
             if headers.get(f"x-ratelimit-remaining-{budget}") == "0":
                 self.close_for(duration(headers.get(f"x-ratelimit-reset-{budget}", "")) or FIRST_PAUSE)
@@ -65,12 +65,12 @@ def retry_after(headers: httpx.Headers) -> float | None:
 
 
 def pause(tries: int) -> float:
-    """Seconds after so many failed tries: doubling, with jitter, so that requests do not come back at once."""
+    """Seconds to wait after `tries` failed tries: exponential backoff, with jitter so that retries do not coincide."""
     return min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)
 
 
 async def sleep(seconds: float, ended: asyncio.Event) -> None:
-    """Wait so long, or until `ended`."""
+    """Wait this long, or until `ended`."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(ended.wait(), seconds)
 
@@ -78,7 +78,7 @@ async def sleep(seconds: float, ended: asyncio.Event) -> None:
 async def post(
     http: httpx.AsyncClient, endpoint: Endpoint, limit: RateLimit, ended: asyncio.Event, request: str, body: dict
 ) -> Reply:
-    """The reply to `body`. `request`, its hash, goes along as Idempotency-Key, which some endpoints honour.
+    """The reply to `body`. `request`, its hash, is sent as Idempotency-Key, which some endpoints honour.
 
     Raises:
         AnnotatorError: the endpoint refuses, is unreachable after all retries or when `ended` is set, or its reply has

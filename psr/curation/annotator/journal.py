@@ -1,6 +1,6 @@
 """Every reply of an endpoint as one line of a file, by the hash of its request. Standard library only.
 
-Whoever writes holds a lock on the file, so that a second process waits until the first has filed its last reply.
+The writer holds a lock on the file, so that a second process waits until the first has stored its last reply.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ from psr.curation.annotator.settings import Reply
 
 
 class ReplyJournal:
-    """Appends replies to a JSONL file and knows those that are there; a last line that was torn is cut off.
+    """Appends replies to a JSONL file and knows those already there; an incomplete last line is cut off.
 
     Opening it waits for the lock.
     """
@@ -32,7 +32,7 @@ class ReplyJournal:
         self.replies = _read(self._file)
 
     def file(self, request: str, reply: Reply) -> None:
-        """Write one line and have the system store it; when this returns it survives a kill."""
+        """Write one line and sync it to disk; once this returns, it survives a kill."""
         line = json.dumps({"request": request, **asdict(reply)}, ensure_ascii=False)
         self._file.write(line.encode() + b"\n")
         self._file.flush()

@@ -1,4 +1,4 @@
-"""What is to be known about an endpoint, and what a request to it looks like. Standard library only."""
+"""The settings of an endpoint, and the form of requests and replies. Standard library only."""
 
 import hashlib
 import json
@@ -13,22 +13,22 @@ Message = dict[str, str]
 
 
 class AnnotatorError(PSRError, RuntimeError):
-    """The endpoint cannot be asked, or refuses; the message says what to change."""
+    """The endpoint cannot be reached, or refuses; the message says what to change."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An OpenAI-compatible endpoint and how it is asked.
+    """An OpenAI-compatible endpoint and how to call it.
 
     Args:
         url: address before `/chat/completions`, as in https://api.openai.com/v1 or http://localhost:30000/v1.
-        model: the endpoint's name of the model.
-        key_env: environment variable that holds the key; unset for a server that asks for none. The key itself is
+        model: the endpoint's name for the model.
+        key_env: environment variable that holds the API key; unset for a server that needs none. The key itself is
             never a setting, and is never written anywhere.
         temperature: sampling temperature.
-        max_tokens: replies are cut off there.
-        concurrency: requests under way at a time.
-        retries: further tries of a request after a refused connection, a time-out, or status 408, 409, 429 or 5xx.
+        max_tokens: replies are cut off at this many tokens.
+        concurrency: most requests in flight.
+        retries: how often a request is retried after a refused connection, a time-out, or status 408, 409, 429 or 5xx.
         timeout: seconds for one try.
         price_in: price of a million prompt tokens, for the cost that is shown.
         price_out: price of a million generated tokens.
@@ -53,7 +53,7 @@ class Endpoint:
                 raise AnnotatorError(f"annotator.{name} is {value}: it must be at least {low}")
 
     def key(self) -> str | None:
-        """The key, read from the environment. Raises AnnotatorError where the variable is not set."""
+        """The key, read from the environment. Raises AnnotatorError if the variable is not set."""
         if self.key_env is None:
             return None
         if not os.environ.get(self.key_env):
@@ -74,13 +74,13 @@ class Endpoint:
 
 
 def request_hash(body: dict[str, Any]) -> str:
-    """What a reply is filed under: equal for equal requests, wherever they are sent."""
+    """The key under which a reply is stored: equal for equal requests, wherever they are sent."""
     return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back: the text, why it ended ("stop", "length", ...), and the tokens that the endpoint counted."""
+    """A reply: the text, the finish reason ("stop", "length", ...), and the tokens that the endpoint counted."""
 
     text: str
     finish_reason: str

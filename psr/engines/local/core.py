@@ -1,6 +1,7 @@
-"""The core of the in-process engine: which waiting rows join, what of their prompts is computed, step after step.
+"""The scheduler of the in-process engine: which waiting rows join, and what of their prompts has to be computed.
 
-Knows rows, the prefix cache and the decode batch. Synchronous: does not know coroutines, jobs or the Engine protocol.
+Continuous batching: before each decoding step, waiting rows are prefilled and join those under way. Knows rows, the
+prefix cache and the decode batch. Synchronous: does not know coroutines, jobs or the Engine protocol.
 """
 
 from collections import deque
@@ -20,7 +21,7 @@ from psr.engines.local.prefix_tree import Node, PrefixTree
 from psr.engines.local.rows import Row
 
 JOIN_SHARE = 0.25
-"""Rows join when they are so many, as a share of those under way: a prefill for each would be mostly overhead."""
+"""Rows join once they are this share of those under way: a prefill for every single one would be mostly overhead."""
 
 
 @dataclass
@@ -37,8 +38,8 @@ class Core:
     Args:
         model: a causal language model whose layers all see the whole context.
         tokenizer: its tokenizer.
-        max_batch: rows decoded together.
-        cache_bytes: memory for keys and values, half for prefixes that are kept and half for rows under way.
+        max_batch: most rows decoded together.
+        cache_bytes: memory of the KV cache, half for the prefix cache and half for rows under way.
     """
 
     def __init__(
@@ -68,37 +69,38 @@ class Core:
 
     @torch.inference_mode()
     def step(self) -> list[Row]:
-        """Some work; the rows that it has finished."""
+        """A prefill, if enough rows wait, and one decoding step; the rows that are finished by it."""
         finished = []
         if self._waiting and len(self._waiting) >= JOIN_SHARE * self._decoding.count:
             finished += self._join()
         if self._decoding.count:
             done = self._decoding.step()
-            self._keep(done)
+            self._keep(done)  # before `settle`, which gives the arena rows of finished ones to others
             self._decoding.settle()
             finished += [row for row, _ in done]
         return finished
 
     def clear_rows(self) -> None:
-        """Forget all rows: nobody waits for them any more."""
+        """Drop all rows: nobody waits for them any more."""
         self._waiting.clear()
         self._decoding.clear()
 
     def clear(self) -> None:
-        """Forget all rows, and a cache that a failed forward may have left half-written."""
+        """Drop all rows, and the prefix cache, which a failed forward may have left half-written."""
         self.clear_rows()
         self._tree = PrefixTree(self._tree.capacity)
 
     def _join(self) -> list[Row]:
-        """Compute the prompts of as many waiting rows as there is room for; the rows that are finished already."""
+        """Prefill the prompts of as many waiting rows as there is room for; the rows that are finished already."""
         prompts, new = self._admit()
         if not prompts:
             return []
-        # New tokens once, and for its logits the last token of a prompt that is all there.
+        # Each new token once; and of a prompt that is cached as a whole its last token again, since the cache holds
+        # keys and values but not the hidden state that the next token is drawn from.
         again = {prompt.path[-1] for prompt in prompts if prompt.path[-1] not in new}
         nodes = [*sorted(again, key=lambda node: node.depth), *new]
         hidden = self._compute(nodes, {prompt.path[-1] for prompt in prompts})
-        last = torch.stack([hidden[prompt.path[-1]] for prompt in prompts])
+        last = torch.stack([hidden[prompt.path[-1]] for prompt in prompts])  # (prompts, hidden)
         scored = [i for i, prompt in enumerate(prompts) if prompt.rows[0].choices]
         going = [i for i, prompt in enumerate(prompts) if not prompt.rows[0].choices]
         finished = self._score([prompts[i] for i in scored], last[scored]) if scored else []
@@ -111,16 +113,20 @@ class Core:
         return finished
 
     def _admit(self) -> tuple[list[_Prompt], dict[Node, None]]:
-        """Take rows from the queue, in order, and give their prompts slots; the new nodes, parents first."""
+        """Take rows from the queue, in order, and give slots to their prompts; the new nodes, parents first.
+
+        Stops at the first row without room: were smaller ones let past it, a long prompt might wait for ever.
+        """
         self._tree.begin_round()
         prompts: dict[tuple[tuple[int, ...], bool], _Prompt] = {}
-        new: dict[Node, None] = {}
+        new: dict[Node, None] = {}  # an ordered set
         joined, columns = 0, 0
         while self._waiting:
             row = self._waiting[0]
-            columns = max(columns, row.reserved)
+            columns = max(columns, row.reserved)  # the arena is as wide as its longest row
             if not row.choices and joined >= self._decoding.room(columns):
                 break
+            # All samples of a prompt are prefilled as one: its tokens are computed for the first of its rows.
             prompt = prompts.get((row.prompt, bool(row.choices)))
             if prompt is None:
                 path = self._tree.path(row.prompt)
@@ -128,19 +134,20 @@ class Core:
                 if missing is None:
                     break
                 new.update(dict.fromkeys(missing))
-                row.computed = max(1, len(missing))
+                row.computed = max(1, len(missing))  # at least the last token, see `_join`
                 prompts[row.prompt, bool(row.choices)] = prompt = _Prompt([], path + missing)
             prompt.rows.append(self._waiting.popleft())
             joined += not row.choices
         return list(prompts.values()), new
 
     def _compute(self, nodes: list[Node], wanted: set[Node]) -> dict[Node, Tensor]:
-        """Fill the slots of `nodes`; the last hidden states (hidden,) of the wanted ones."""
+        """Compute the keys and values of `nodes`; the last hidden state, (hidden,), of each of the wanted ones."""
         hidden = {}
         self._pool.fit(self._tree.slots)
         for stage in plan(nodes):
             for packs in batches(stage):
                 batch = tensors(packs, self._pool.keys[0].device)
+                # Without the head: logits are wanted for one token of each prompt only.
                 output = self.model.base_model(
                     input_ids=batch.ids,
                     attention_mask=batch.mask,
@@ -155,28 +162,28 @@ class Core:
     def _score(self, prompts: list[_Prompt], last: Tensor) -> list[Row]:
         """Log-probabilities of the choices, from last hidden states (prompts, hidden).
 
-        The logits are computed in float32: in bfloat16 those of two verdicts would mostly be equal.
+        The logits are computed in float32: rounded to bfloat16, those of two verdicts would mostly be equal.
         """
         head = self.model.get_output_embeddings()
         bias = None if head.bias is None else head.bias.float()
-        logprobs = F.linear(last.float(), head.weight.float(), bias).log_softmax(-1)
+        logprobs = F.linear(last.float(), head.weight.float(), bias).log_softmax(-1)  # (prompts, vocabulary)
         for prompt, values in zip(prompts, logprobs, strict=True):
             for row in prompt.rows:
                 row.scores = values[list(row.choices)].tolist()
         return [row for prompt in prompts for row in prompt.rows]
 
     def _keep(self, done: Sequence[tuple[Row, int]]) -> None:
-        """Keep the completions of a prompt that was asked for several: a search goes on from one of them."""
-        self._tree.begin_round()  # whoever is under way has its own copy: any node may go
+        """Put completions into the prefix cache where a prompt had several: a search goes on from one of them."""
+        self._tree.begin_round()  # rows under way have copies in the arena, so any node may be evicted
         rows, columns, slots = [], [], []
         for row, index in done:
-            if row.sampling.n == 1:
+            if row.sampling.n == 1:  # mostly a verdict or a greedy solution, with which no later prompt begins
                 continue
-            tokens = [*row.prompt, *row.token_ids[:-1]]  # the last token was drawn, not fed
+            tokens = [*row.prompt, *row.token_ids[:-1]]  # the last token was drawn but never fed: it has no keys yet
             path = self._tree.path(tokens)
-            added = self._tree.extend(path, tokens[len(path) :]) or []
+            added = self._tree.extend(path, tokens[len(path) :]) or []  # no room: the cache only misses later
             rows += [index] * len(added)
-            columns += [node.depth for node in added]
+            columns += [node.depth for node in added]  # in the arena a token's column is its position
             slots += [node.slot for node in added]
         if slots:
             self._pool.fit(self._tree.slots)
@@ -185,7 +192,7 @@ class Core:
             self._decoding.arena.store(self._pool, *where)
 
     def _piece(self, token: int) -> str:
-        """The text of one token: cached, because decoding every row at every step would cost more than the model."""
+        """The text of one token, cached: detokenizing every row at every step would cost more than the model."""
         if token not in self._pieces:
             self._pieces[token] = str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
         return self._pieces[token]

@@ -1,7 +1,7 @@
 """The in-process engine: the Engine protocol on a model in this process.
 
-Requests of all coroutines that wait at the same time run in one batch, which new ones join as others leave. Knows
-nothing of steps or judges. What is sampled for a request depends on its own seed alone, not on the batch around it.
+Requests of all waiting coroutines run in one batch, which new ones join as others finish (continuous batching). What is
+sampled for a request depends only on its own seed, not on the batch around it. Knows nothing of steps or judges.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16")
 SETTLED_TURNS = 8
-"""Turns of the event loop without a new request after which every waiting coroutine has asked."""
+"""Turns of the event loop without a new request after which every coroutine that can run has asked."""
 
 
 @dataclass(eq=False)
 class _Job:
-    """One waiting call: its rows, and how many of them are not finished."""
+    """One waiting call: its rows, and how many of them are still unfinished."""
 
     rows: list[Row]
     reply: asyncio.Future[None]
@@ -40,10 +40,10 @@ class LocalEngine(Engine):
 
     Args:
         dtype: "float32" or "bfloat16"; greedy tokens of float32 are those of transformers' own `generate`.
-        max_batch: completions decoded together.
-        device: torch device that the engine's copy of the weights lives on.
-        cache_gib: memory for keys and values in GiB, half of it for prefixes that are kept for later requests, half for
-            the completions under way; fewer of those are decoded together where they would not fit.
+        max_batch: most completions decoded together.
+        device: torch device of the engine's copy of the weights.
+        cache_gib: memory of the KV cache in GiB, half for the prefix cache and half for the completions under way;
+            fewer of those are decoded together where they would not fit.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class LocalEngine(Engine):
         for prompt in prompts:
             length = min(sampling.max_new_tokens, self._room(prompt))
             for index in range(sampling.n):
+                # All of a completion's randomness, before it meets a batch: no batch can change what is sampled.
                 uniforms = np.random.default_rng((sampling.seed, index)).random(length)
                 rows.append(Row(tuple(prompt), sampling, uniforms))
         await self._ask(rows, origin)
@@ -88,15 +89,15 @@ class LocalEngine(Engine):
     ) -> list[list[float]]:
         for prompt in prompts:
             self._room(prompt)
-        scoring = Sampling(max_new_tokens=0)
+        scoring = Sampling(max_new_tokens=0)  # no uniforms either: the prompt's last logits are all that is needed
         rows = [Row(tuple(prompt), scoring, np.empty(0), tuple(choices)) for prompt in prompts]
         await self._ask(rows, origin)
         return [row.scores for row in rows]
 
     async def load_weights(self, folder: Path, version: str) -> None:
-        if any(not job.reply.done() for job in self._jobs.values()):  # a run that failed leaves cancelled ones behind
+        if any(not job.reply.done() for job in self._jobs.values()):  # those of a failed run are cancelled, so done
             raise EngineError("weights cannot be changed while requests are waiting")
-        await self.close()
+        await self.close()  # frees the old weights before the new ones are read: two models may not fit
         import torch  # when there is something to serve: naming an engine in a config should cost nothing
 
         from psr.engines.local.core import Core
@@ -131,12 +132,14 @@ class LocalEngine(Engine):
         return context - len(prompt)
 
     async def _ask(self, rows: list[Row], origin: Origin) -> None:
-        """Have the rows finished."""
+        """Queue the rows and wait until all are finished."""
         assert self._core is not None
         if not rows:
             return
         loop, started = asyncio.get_running_loop(), time.monotonic()
-        if self._worker is None or self._worker.done():  # what an earlier event loop has left behind goes first
+        # The worker runs only while there is work, in the caller's event loop: callers use one asyncio.run per phase,
+        # and one that was cancelled may have left rows behind.
+        if self._worker is None or self._worker.done():
             self._core.clear_rows()
             self._jobs.clear()
             self._worker = loop.create_task(self._serve())
@@ -147,10 +150,12 @@ class LocalEngine(Engine):
         await job.reply
         asked, computed = sum(len(row.prompt) for row in rows), sum(row.computed for row in rows)
         generated = sum(len(row.token_ids) for row in rows)
+        # Seconds count for each row, as if it had been a request of its own (see Usage).
         used = Usage(len(rows), asked, asked - computed, generated, (time.monotonic() - started) * len(rows))
         self._usage[origin.kind] = self._usage.get(origin.kind, Usage()) + used
 
     async def _serve(self) -> None:
+        """Step the core until it is idle. Steps block the event loop; nobody can ask before a reply wakes somebody."""
         await self._settle()
         while (core := self._core) is not None and core.busy:  # new weights come with a new core
             try:
@@ -162,11 +167,12 @@ class LocalEngine(Engine):
                 self._jobs.clear()
                 core.clear()
                 finished = []
+            # Whoever got a reply is about to ask again, as a search asks step by step: give it the chance to join.
             if self._reply(finished) or not core.busy:
                 await self._settle()
 
     def _reply(self, finished: list[Row]) -> int:
-        """Tell those whose rows are all finished; how many they are."""
+        """Wake the callers whose rows are all finished; how many they are."""
         told = 0
         for row in finished:
             job = self._jobs.pop(row)
@@ -177,7 +183,8 @@ class LocalEngine(Engine):
         return told
 
     async def _settle(self) -> None:
-        """Let every coroutine that can still run ask first, so that the batch is full."""
+        """Let every coroutine that can run ask first, so that the batch is full."""
+        # There is no way to ask an event loop whether others are ready, so wait for some turns without a new request.
         seen, quiet = -1, 0
         while quiet < SETTLED_TURNS:
             quiet = quiet + 1 if self._asked == seen else 0

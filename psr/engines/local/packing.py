@@ -1,7 +1,7 @@
-"""How the tokens to be computed are laid out in forwards: subtrees of prompts as sequences, each token once.
+"""How a prefill is laid out in forwards: subtrees of the prefix tree packed as sequences, each token once.
 
-A sequence may hold many prompts that begin alike: a mask lets every token see its own ancestors only. Knows nodes and
-index tensors. Does not know models.
+A sequence may hold many prompts with a common prefix: a mask lets every token attend only to its own ancestors. Knows
+nodes and index tensors. Does not know models.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,16 +13,19 @@ from torch import Tensor
 from psr.engines.local.prefix_tree import PADDING, Node
 
 PACK_TOKENS = 256
-"""A subtree of at most so many tokens is one sequence: attention looks at all of them, seen or masked."""
+"""A subtree of at most this many tokens is one sequence: dense attention computes masked pairs, too."""
 BATCH_CELLS = 1 << 22
-"""Cells of the attention mask of one forward; bounds its memory."""
+"""Most elements of the attention mask of one forward, which bounds its memory."""
 LENGTH_RATIO = 1.5
-"""Sequences share a forward within this ratio of lengths: padding would cost more than it saves."""
+"""Sequences share a forward within this ratio of lengths: beyond it, padding costs more than batching saves."""
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Nodes in depth-first order, `ends[i]` the index after the last descendant of node i, the slots before them."""
+    """Nodes in depth-first order, with the slots of the `context` before them.
+
+    `ends[i]` is the index after the last descendant of node i, as in a step tree.
+    """
 
     nodes: list[Node]
     ends: list[int]
@@ -36,9 +39,9 @@ class PackedBatch:
     Args:
         ids: (packs, tokens), padded on the right with 0.
         positions: (packs, tokens).
-        slots: (packs, tokens), where keys and values go; padding goes to slot 0.
-        context: (packs, cached), slots of what all tokens of a pack see, padded on the right.
-        mask: (packs, 1, tokens, cached + tokens), true where a token sees another; every token sees itself.
+        slots: (packs, tokens), where keys and values are written; padding writes to slot 0.
+        context: (packs, cached), slots of what all tokens of a pack attend to, padded on the right.
+        mask: (packs, 1, tokens, cached + tokens), true where a token attends to another; each attends to itself.
     """
 
     ids: Tensor
@@ -49,14 +52,14 @@ class PackedBatch:
 
 
 def plan(nodes: Sequence[Node]) -> list[list[Pack]]:
-    """Packs in stages: those of one stage need nothing but earlier stages and what is cached already.
+    """Packs in stages: those of one stage depend only on earlier stages and on what is cached already.
 
-    `nodes` are those to be computed, parents before children. A subtree that is too large for one pack gives its trunk
-    to the first stage and its branches to the next, so that no branch repeats the trunk.
+    `nodes` are those to be computed, parents before children. Of a subtree that is too large for one pack, the trunk
+    goes to one stage and the branches to the next, so that no branch computes the trunk again.
     """
-    chosen = set(nodes)
+    chosen = set(nodes)  # the tree below also has nodes that are cached already
     children: dict[Node, list[Node]] = {node: [] for node in nodes}
-    sizes = dict.fromkeys(nodes, 1)
+    sizes = dict.fromkeys(nodes, 1)  # of the subtrees
     for node in nodes:
         if node.parent in chosen:
             children[node.parent].append(node)
@@ -69,9 +72,11 @@ def plan(nodes: Sequence[Node]) -> list[list[Pack]]:
         root, stage = waiting.pop()
         if stage == len(stages):
             stages.append([])
-        if sizes[root] <= PACK_TOKENS:
+        if sizes[root] <= PACK_TOKENS:  # as a whole: one forward for all its branches
             stages[stage].append(_subtree(root, children, sizes))
             continue
+        # The trunk is the chain down to the first fork. It is one sequence and attends causally; what follows it finds
+        # it cached.
         trunk = [root]
         while len(children[trunk[-1]]) == 1 and len(trunk) < PACK_TOKENS:
             trunk += children[trunk[-1]]
@@ -81,6 +86,7 @@ def plan(nodes: Sequence[Node]) -> list[list[Pack]]:
 
 
 def _subtree(root: Node, children: dict[Node, list[Node]], sizes: dict[Node, int]) -> Pack:
+    """All nodes below `root` as one pack, in depth-first order, so that a mask of intervals (`ends`) is enough."""
     order: list[Node] = []
     ends, stack = [], [root]
     while stack:
@@ -92,9 +98,10 @@ def _subtree(root: Node, children: dict[Node, list[Node]], sizes: dict[Node, int
 
 
 def _slots_before(node: Node) -> list[int]:
+    """The slots of the node's ancestors, in the order of their positions."""
     slots = []
     parent = node.parent
-    while parent is not None and parent.parent is not None:
+    while parent is not None and parent.parent is not None:  # the root of the prefix tree holds no token
         slots.append(parent.slot)
         parent = parent.parent
     return slots[::-1]
@@ -104,7 +111,7 @@ def batches(packs: list[Pack]) -> Iterator[list[Pack]]:
     """Packs of similar length together, as many as the mask's memory allows."""
     batch: list[Pack] = []
     cached = 0
-    for pack in sorted(packs, key=lambda pack: (len(pack.nodes), len(pack.context))):
+    for pack in sorted(packs, key=lambda pack: (len(pack.nodes), len(pack.context))):  # ascending: `pack` is longest
         longest, cached = len(pack.nodes), max(cached, len(pack.context))
         cells = (len(batch) + 1) * longest * (cached + longest)
         if batch and (cells > BATCH_CELLS or longest > LENGTH_RATIO * len(batch[0].nodes)):
@@ -120,11 +127,12 @@ def tensors(packs: Sequence[Pack], device: torch.device) -> PackedBatch:
     longest = max(len(pack.nodes) for pack in packs)
     cached = max(len(pack.context) for pack in packs)
     index = torch.arange(longest)
-    ends = padded([pack.ends for pack in packs], longest)
-    # A token sees i if i is not after it and it lies in the subtree of i.
+    ends = padded([pack.ends for pack in packs], longest)  # (packs, tokens)
+    # A token attends to i if i does not come after it and if it lies in the subtree of i: (packs, tokens, tokens).
     within = (index[None, None, :] <= index[None, :, None]) & (index[None, :, None] < ends[:, None, :])
-    within |= torch.eye(longest, dtype=torch.bool)  # padding sees itself: a softmax over nothing is NaN
+    within |= torch.eye(longest, dtype=torch.bool)  # padding attends to itself: a softmax over nothing is NaN
     lengths = torch.tensor([len(pack.context) for pack in packs])
+    # Ancestors outside the pack are seen by all its tokens alike: (packs, tokens, cached).
     before = (torch.arange(cached)[None, :] < lengths[:, None])[:, None, :].expand(-1, longest, -1)
     return PackedBatch(
         ids=padded([[node.token for node in pack.nodes] for pack in packs], longest).to(device),

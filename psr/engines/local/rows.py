@@ -1,4 +1,4 @@
-"""A row: one completion in the making, or one prompt whose next token is scored. Knows where a completion ends."""
+"""A row: one completion being decoded, or one prompt whose next token is scored. Knows where a completion ends."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ from psr.engines.base import FinishReason, Sampling
 
 @dataclass(eq=False)  # rows are looked up by identity: two of them may well hold the same tokens
 class Row:
-    """What was asked (the first four) and what has come of it.
+    """A request (the first four fields) and its result so far.
 
     Args:
         prompt: token ids.
         sampling: how to decode; unused when `choices` are given.
-        uniforms: one draw from [0, 1) for every token that may be made.
+        uniforms: one draw from [0, 1) for every token that may be generated.
         choices: tokens whose log-probabilities after the prompt are asked for; empty for a completion.
-        computed: tokens of the prompt that were computed for this row; the others were in the prefix cache.
+        computed: tokens of the prompt that were prefilled for this row; the others were in the prefix cache.
     """
 
     prompt: tuple[int, ...]
@@ -33,11 +33,11 @@ class Row:
 
     @property
     def reserved(self) -> int:
-        """Tokens whose keys and values the row may need at once."""
+        """Most tokens whose keys and values the row may need: its prompt and the longest completion."""
         return len(self.prompt) + len(self.uniforms)
 
     def append(self, token: int, logprob: float, eos: int | None, piece: Callable[[int], str]) -> None:
-        """Take the next token; `piece(token)` is its text. Sets `finish_reason` where the completion ends."""
+        """Append the next token; `piece(token)` is its text. Sets `finish_reason` where the completion ends."""
         self.token_ids.append(token)
         self.logprob += logprob
         if token == eos:
@@ -45,6 +45,8 @@ class Row:
             return
         stops = self.sampling.stop
         if stops:
+            # A stop text may span several tokens and may begin in the middle of one, so text is searched, not ids; of
+            # what is before, only as much as the longest stop text can matter.
             self.tail += piece(token)
             if any(stop in self.tail for stop in stops):
                 self.finish_reason = "stop"

@@ -1,8 +1,8 @@
 """SGLangEngine: the Engine protocol on one or several SGLang servers.
 
-Knows prompts, completions and what they cost; the fleet knows servers and failures. Weights have a label of their own
-(psr/engines/sglang/weights.py), and only completions that carry it are handed on: old weights, or those of another run
-that shares a server and counts its iterations likewise, cannot slip in.
+Knows prompts, completions and what they cost; the fleet knows servers and failures. Weights have a unique label
+(psr/engines/sglang/weights.py), and only completions that carry it are accepted: neither old weights, nor those of
+another run that shares a server and has an M2 of its own, can slip in.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RECENT = 64
-"""Sequences of a key that are remembered as being in its server's cache."""
+"""How many sequences of a key are remembered as being in its server's cache."""
 
 
 class SGLangEngine(Engine):
@@ -53,12 +53,12 @@ class SGLangEngine(Engine):
         launch: starts a server instead; `{}` for SGLang's own settings.
         router: address of an sglang-router in front of the `urls`: prompts go there, weights to the servers. With
             `--policy manual` it keeps a problem's requests with one server.
-        concurrency: sequences sent and not answered yet, for every server or data-parallel rank.
-        chunk: sequences in one HTTP request; a failure repeats so many. A router takes one at a time.
-        retries: further tries of a request that found no server, timed out or met a status of 5xx.
+        concurrency: most sequences in flight, for every server or data-parallel rank.
+        chunk: sequences in one HTTP request, all of which a failure repeats. A router takes one at a time.
+        retries: how often a request is retried that found no server, timed out or met a status of 5xx.
         timeout: seconds for one HTTP request.
-        share_from: the common beginning of prompts asked together is sent ahead where that spares the server at least
-            so many tokens: one more round trip, but nothing is computed twice.
+        share_from: the common prefix of prompts asked together is sent ahead where that saves the server at least this
+            many tokens: one more round trip, but nothing is computed twice.
         colocated: lends the servers' memory to the trainer between searches; the servers need
             `--enable-memory-saver`, which `launch` adds.
         stage: folder on the node's own disk that weights are copied to, once for all its processes, before its servers
@@ -86,7 +86,7 @@ class SGLangEngine(Engine):
         servers = servers_of(urls, launch)
         if router is not None and launch is not None:
             raise EngineError("engine.router stands before engine.urls, and engine.launch is set: give the urls")
-        ranks = 1 if launch is None else launch.dp
+        ranks = 1 if launch is None else launch.dp  # of running servers the ranks are not known: each counts as one
         self._fleet = Fleet(servers, router, ranks, concurrency, retries, timeout)
         self.chunk = 1 if router is not None else min(chunk, concurrency)
         self.share_from, self.colocated = share_from, colocated
@@ -95,6 +95,7 @@ class SGLangEngine(Engine):
         self._version: str | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._context = self._longest_prompt = 0
+        # What `_share` need not send ahead again, by key.
         self._recent: dict[str, deque[tuple[int, ...]]] = defaultdict(lambda: deque(maxlen=RECENT))
 
     @property
@@ -108,6 +109,7 @@ class SGLangEngine(Engine):
     async def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, origin: Origin = ANYWHERE
     ) -> list[list[Completion]]:
+        # Each completion is a request of its own, in prompt-major order; grouped by `n` again below.
         asks = [ask for prompt in prompts for ask in completion_asks(prompt, sampling, self._room(prompt))]
         version, replies = self._version, await self._ask(asks, (), origin)
         assert version is not None
@@ -125,7 +127,7 @@ class SGLangEngine(Engine):
     async def load_weights(self, folder: Path, version: str) -> None:
         if self._fleet.busy:
             raise EngineError("weights cannot be changed while requests are waiting")
-        self._version = None
+        self._version = None  # none until all servers have the new ones: a failure must not leave the old version
         self._recent.clear()
         folder = check_folder(folder).resolve()
         self._tokenizer = load_tokenizer(folder)
@@ -137,7 +139,7 @@ class SGLangEngine(Engine):
         self._version = version
 
     async def sleep(self) -> None:
-        if self.colocated:
+        if self.colocated:  # servers on GPUs of their own keep their weights and stay ready
             self._version = None
             await self._fleet.sleep()
 
@@ -183,20 +185,21 @@ class SGLangEngine(Engine):
     async def _ask(self, asks: list[Ask], choices: Sequence[int], origin: Origin) -> list[dict[str, Any]]:
         """The replies to all of `asks`, in order; those of a key come from one replica."""
         chunks = [asks[i : i + self.chunk] for i in range(0, len(asks), self.chunk)]
-        if not origin.key:
+        if not origin.key:  # nothing in common to be cached: spread over all replicas
             replies = await asyncio.gather(*(self._ask_idlest(chunk, choices, origin) for chunk in chunks))
             return [reply for some in replies for reply in some]
         replica, moved = self._fleet.placement.home(origin.key)
         if moved:
             self._recent.pop(origin.key, None)
-        with replica.asked(len(asks)):
+        with replica.asked(len(asks)):  # load from now on, so that keys that ask meanwhile go elsewhere
             await self._share(asks, origin, replica)
             replies = await asyncio.gather(*(self._ask_chunk(chunk, choices, origin, replica) for chunk in chunks))
         return [reply for some in replies for reply in some]
 
     async def _share(self, asks: list[Ask], origin: Origin, replica: Replica) -> None:
-        """Have the server compute first what the prompts have in common."""
+        """Have the server prefill first what the prompts have in common."""
         recent = self._recent[origin.key]
+        # Level after level: a longer prefix finds the shorter one that it continues in the cache.
         for level in shared_prefixes((ask.prompt for ask in asks), recent, self.share_from):
             await self._ask_chunk([prefill_ask(prefix) for prefix in level], (), origin, replica)
 
@@ -211,6 +214,7 @@ class SGLangEngine(Engine):
         async with self._fleet.session() as session, session.gates[replica].room(len(asks)):
             started = time.monotonic()
             replies = await self._fleet.generate(session, replica, asks, choices, origin.key)
+            # From here, not from the caller's: the wait at the gate is not the server's.
             self._count(asks, replies, origin, time.monotonic() - started)
             return replies
 

@@ -1,7 +1,7 @@
 """All servers of an engine as one: weights loaded everywhere, requests answered in spite of failures.
 
-A reply counts only if the weights that this fleet loaded last made it. A server that comes back without them (it was
-restarted by somebody, or somebody else loaded others) gets them again before it is asked again.
+A reply counts only if it was generated with the weights that this fleet loaded last. A server that comes back without
+them (somebody restarted it, or loaded others) gets them again before it is asked again.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from psr.engines.sglang.transport import Session, Transient, persist, request
 log = logging.getLogger(__name__)
 
 ROUTING_HEADER = "X-SMG-Routing-Key"
-"""Where sglang-router reads a request's key."""
+"""The HTTP header in which sglang-router expects a request's key."""
 
 
 class Fleet:
@@ -26,10 +26,10 @@ class Fleet:
 
     Args:
         servers: all of them.
-        router: address that prompts go to instead of the servers' own.
+        router: address that prompts are sent to instead of the servers' own.
         ranks: data-parallel ranks of each server.
-        concurrency: sequences under way at the same time, for every server or rank.
-        retries: further tries of a failed request.
+        concurrency: most sequences in flight, for every server or rank.
+        retries: how often a failed request is retried.
         timeout: seconds for one HTTP request.
     """
 
@@ -44,12 +44,13 @@ class Fleet:
 
     @property
     def busy(self) -> bool:
-        """Whether requests are under way."""
+        """Whether requests are in flight."""
         return self._users > 0
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        """The connections: opened by the first who asks, closed by the last, since they belong to one event loop."""
+        """The connections, opened by the first user and closed by the last."""
+        # Not kept for the engine's life: they belong to one event loop, and each phase of a fit has its own.
         if self._session is None:
             limits = {one: self.concurrency * len(one.servers) for one in self.placement.replicas}
             self._session = Session(limits, self.timeout)
@@ -63,14 +64,14 @@ class Fleet:
                 await session.http.aclose()
 
     async def load(self, folder: Path, label: str) -> None:
-        """Serve `folder` everywhere as weights `label`, starting the servers that are ours and do not run yet."""
+        """Serve `folder` everywhere as weights `label`, starting our own servers that do not run yet."""
         self.folder, self.label = folder, label
         self.placement.forget()
         async with self.session() as session:
             await asyncio.gather(*(self._load(session, server) for server in self.servers))
 
     async def _load(self, session: Session, server: Server) -> None:
-        if server.owned is not None and not server.owned.alive:
+        if server.owned is not None and not server.owned.alive:  # it starts with these weights: nothing to load after
             await server.start(session, self.folder, self.label)
             return
 
@@ -80,7 +81,7 @@ class Fleet:
         await persist(lambda: server.load(session, self.folder, self.label), revive, self.retries, server.url)
 
     async def limits(self) -> tuple[int, bool]:
-        """The longest prompt that every server takes, in tokens, and whether all honour seeds."""
+        """The longest prompt that every server accepts, in tokens, and whether all of them honour seeds."""
         async with self.session() as session:
             found = await asyncio.gather(*(server.limits(session) for server in self.servers))
         return min(longest for longest, _ in found), all(seeded for _, seeded in found)
@@ -100,7 +101,7 @@ class Fleet:
     async def generate(
         self, session: Session, replica: Replica, asks: Sequence[Ask], choices: Sequence[int], key: str
     ) -> list[dict[str, Any]]:
-        """The replies to `asks`, in their order, all of them whole and made by the right weights."""
+        """The replies to `asks`, in order, all of them complete and generated with the right weights."""
         body, headers = generate_body(asks, choices, replica.rank), {ROUTING_HEADER: key} if key else None
 
         async def ask() -> list[dict[str, Any]]:
@@ -108,7 +109,7 @@ class Fleet:
             replies = answer if isinstance(answer, list) else [answer]
             for reply in replies:
                 fault = flaw(reply, self.label)
-                if fault is not None:
+                if fault is not None:  # the whole chunk is asked again
                     raise Transient(fault)
             return replies
 
@@ -119,9 +120,11 @@ class Fleet:
         return await persist(ask, recover, self.retries, replica.url)
 
     async def _revive(self, session: Session, server: Server, error: Transient) -> None:
-        """See to it that the server runs, if it is ours, and that it has the weights, if it answers."""
+        """Restart the server if it is ours and gone, and give it the weights again if it answers without them."""
+        # Many requests fail at once when a server dies: the first that gets the lock repairs, the rest find it done.
         async with session.locks[server.url]:
             owned = server.owned
+            # A time-out alone may mean a long queue. With a failing health check as well, the server hangs.
             if owned is not None and owned.alive and error.timed_out and not await server.healthy(session):
                 log.warning("the SGLang server at %s hangs: it is started again", server.url)
                 owned.stop()
@@ -132,11 +135,11 @@ class Fleet:
                 if await server.version(session) != self.label:
                     log.warning("SGLang at %s lacks the weights %s: they are loaded again", server.url, self.label)
                     await server.load(session, self.folder, self.label)
-            except Transient:  # it is not back yet; the next try finds out
+            except Transient:  # not back yet, as while somebody else restarts it: the next try comes here again
                 return
 
     def close(self) -> None:
-        """End the servers that are ours."""
+        """Stop our own servers."""
         for server in self.servers:
             if server.owned is not None:
                 server.owned.stop()

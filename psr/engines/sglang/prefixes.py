@@ -1,6 +1,6 @@
-"""Which common beginnings of a group of prompts to send ahead, so that the server computes each of them once.
+"""Which common prefixes of a group of prompts to send ahead, so that the server computes each of them once.
 
-Requests that reach a server together are computed together: none finds in the cache what the others are about to put
+Requests that reach a server together are prefilled together: none finds in the cache what the others are about to put
 there. Knows token ids only.
 """
 
@@ -18,22 +18,25 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def shared_prefixes(prompts: Iterable[Tokens], known: Sequence[Tokens], least: int) -> list[list[Tokens]]:
-    """Prefixes to be computed ahead, outermost first: those of one list together, list after list.
+    """Prefixes to prefill ahead, in levels: those of one list can be sent together, one list after the other.
 
     Args:
-        prompts: what is about to be asked; the same prompt several times is worth computing once, too.
+        prompts: what is about to be asked; repeated prompts (several samples) share all of it.
         known: sequences that the server has computed before.
-        least: a prefix is sent ahead if that saves at least so many tokens of the prompts that share it.
+        least: a prefix is sent ahead if that saves at least this many tokens of the prompts that share it.
     """
     levels: list[list[Tokens]] = []
 
     def visit(group: list[Tokens], covered: int, level: int) -> None:
         prefix = group[0][: common_length(group[0], group[-1])]
+        # Tokens of the prefix that will be cached anyway, by an earlier request or by an outer level.
         covered = max([covered, *(common_length(prefix, sequence) for sequence in known)])
+        # One prompt of the group has to compute the prefix; sending it ahead spares all others that.
         if (len(group) - 1) * (len(prefix) - covered) >= least:
             levels.extend([[]] * (level + 1 - len(levels)))
             levels[level] = [*levels[level], prefix]
             covered, level = len(prefix), level + 1
+        # Below the prefix the prompts part: a subgroup may share more among itself.
         branches: dict[int, list[Tokens]] = {}
         for prompt in group:
             if len(prompt) > len(prefix):
@@ -42,7 +45,7 @@ def shared_prefixes(prompts: Iterable[Tokens], known: Sequence[Tokens], least: i
             if len(branch) > 1:
                 visit(branch, covered, level)
 
-    ordered = sorted(prompts)  # so that the first and the last of a group have in common what all of it has
+    ordered = sorted(prompts)  # so that a group's common prefix is that of its first and its last prompt
     if len(ordered) > 1:
         visit(ordered, 0, 0)
     return levels

@@ -1,7 +1,7 @@
 """Requests and completions as the JSON of SGLang's native `/generate`, token ids in and out.
 
-Pure functions: no HTTP, no server, no retries. SGLang accepts unknown fields without a word, so every name here is one
-that the integration suite has seen take effect.
+Pure functions: no HTTP, no server, no retries. SGLang silently accepts unknown fields, so the integration suite checks
+that every name used here takes effect.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from psr.engines.base import Completion, FinishReason, Sampling
 from psr.engines.usage import Usage
 
 SEED_STRIDE = 2**16
-"""Seeds of a prompt's completions follow each other; those of another prompt start so far away."""
+"""Seeds of a request's completions are consecutive; those of the next `sampling.seed` start this far away."""
 
 
 @dataclass(frozen=True)
@@ -26,43 +26,46 @@ class Ask:
 def completion_asks(prompt: Sequence[int], sampling: Sampling, room: int) -> list[Ask]:
     """One Ask for each of the `sampling.n` completions, at most `room` tokens long.
 
-    `n` of SGLang would give all completions of a seeded request the same seed, and with it the same text.
+    SGLang's own `n` would give all completions of a seeded request the same seed, and with it the same text.
     """
     common = {
         "max_new_tokens": min(sampling.max_new_tokens, room),
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "stop": list(sampling.stop),
-        "no_stop_trim": True,
+        "no_stop_trim": True,  # a Completion's text and tokens include the stop text
     }
     seeds = (sampling.seed * SEED_STRIDE + index for index in range(sampling.n))
     return [Ask(tuple(prompt), {**common, "sampling_seed": seed % 2**63}) for seed in seeds]
 
 
 def score_ask(prompt: Sequence[int]) -> Ask:
-    """Asks for one greedy token; the log-probabilities of the choices are read where it stands."""
+    """Asks for one greedy token; the log-probabilities of the choices are read at its position."""
     return Ask(tuple(prompt), {"max_new_tokens": 1, "temperature": 0.0})
 
 
 def prefill_ask(prompt: Sequence[int]) -> Ask:
-    """Asks for nothing but the prompt's keys and values in the cache."""
+    """Only puts the prompt's keys and values into the cache."""
     return Ask(tuple(prompt), {"max_new_tokens": 0, "temperature": 0.0})
 
 
 def usage_of(ask: Ask, reply: dict[str, Any]) -> Usage:
-    """What a reply cost. A prefix sent ahead is no prompt of its own: what it computed, the others find cached."""
+    """What a reply cost."""
     meta = reply["meta_info"]
     prompt, cached = meta["prompt_tokens"], meta["cached_tokens"]
+    # A prefix sent ahead is not a prompt of the search. What it computed, the prompts that share it report as cached;
+    # counted as negative here, it leaves in the sum what a single prompt would have had to compute.
     if ask.parameters["max_new_tokens"] == 0:
         return Usage(cached_tokens=cached - prompt)
     return Usage(1, prompt, cached, meta["completion_tokens"])
 
 
 def generate_body(asks: Sequence[Ask], choices: Sequence[int], rank: int | None) -> dict[str, Any]:
-    """The body of one `/generate` for all of `asks`; its reply is a list in the same order, of one ask the reply alone.
+    """The body of one `/generate` for all of `asks`; its reply is a list in the same order, for one ask the bare reply.
 
-    A single ask is no list of one: sglang-router takes single asks only.
+    A single ask is not sent as a list of one: sglang-router accepts no lists.
     """
+    # Token ids, never text: the server's tokenization of a prefix could differ from the tokens that were sampled.
     body: dict[str, Any] = {
         "input_ids": [list(ask.prompt) for ask in asks],
         "sampling_params": [ask.parameters for ask in asks],
@@ -77,14 +80,15 @@ def generate_body(asks: Sequence[Ask], choices: Sequence[int], rank: int | None)
 
 
 def flaw(reply: dict[str, Any], label: str) -> str | None:
-    """Why a reply may not be used, though the same request may be answered rightly next time; None if it may.
+    """Why a reply must not be used, though a retry may succeed; None if it may be used.
 
-    The server broke it off, or other weights than those that it knows as `label` had a part in it.
+    The server aborted it, or weights other than those labelled `label` generated some of it.
     """
     meta = reply["meta_info"]
     reason = meta["finish_reason"]
     if reason["type"] == "abort":
         return f"the server aborted the request: {reason.get('message')}"
+    # One reply can span several versions: SGLang changes weights under running requests unless they are drained.
     served = {str(meta["weight_version"]), *(str(span["version"]) for span in meta["weight_versions"])}
     if served != {label}:
         return f"the server answered with the weights {', '.join(map(repr, sorted(served)))} instead of {label!r}"
@@ -100,7 +104,7 @@ def completion(reply: dict[str, Any], decode: Callable[[Sequence[int]], str], ve
 
 
 def finish_reason(reason: dict[str, Any]) -> FinishReason:
-    """SGLang says "stop" for EOS as well, and names what matched: a token id, or one of the stop texts."""
+    """SGLang reports "stop" for EOS as well, and names what matched: a token id, or one of the stop texts."""
     if reason["type"] == "length":
         return "length"
     return "eos" if isinstance(reason["matched"], int) else "stop"
@@ -108,5 +112,6 @@ def finish_reason(reason: dict[str, Any]) -> FinishReason:
 
 def choice_logprobs(reply: dict[str, Any], choices: Sequence[int]) -> list[float]:
     """The log-probabilities of the choices as the first generated token."""
+    # By token id, so as not to rely on the order in which SGLang returns them.
     first = {token: logprob for logprob, token, _ in reply["meta_info"]["output_token_ids_logprobs"][0]}
     return [first[choice] for choice in choices]

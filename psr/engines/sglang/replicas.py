@@ -1,8 +1,8 @@
 """SGLang servers and their data-parallel ranks, and which of them a problem's requests go to.
 
-A problem that is searched asks again and again with a growing prefix. The keys and values of that prefix lie in the
-radix cache of the server that answered before, so all requests of one key go to one replica, as long as that has not
-much more to do than another: searches differ in length, and the last ones should not wait for each other.
+The search of a problem sends request after request with a growing prefix. The keys and values of that prefix are in the
+radix cache of the server that answered before, so all requests of a key go to one replica, unless its load is much
+higher than that of another: searches differ in length, and the last ones should not queue behind each other.
 """
 
 from collections.abc import Iterator
@@ -15,22 +15,22 @@ from psr.engines.sglang.server import OwnedServer
 from psr.engines.sglang.transport import Session, Transient, request
 
 QUICK = 20.0
-"""Seconds for a question that a server answers at once if it can answer at all."""
+"""Time-out in seconds of requests that a server answers at once if it can answer at all."""
 DRAIN_LIMIT = 120.0
-"""Seconds that requests which nobody waits for any more may take to end."""
+"""Seconds that abandoned requests may take to end."""
 SLACK = 16
-"""Sequences by which loads may differ without a reason to move a problem: a step of its search has about as many."""
+"""Sequences by which loads may differ before a problem is moved: about as many as one step of a search asks for."""
 
 
 @dataclass(eq=False)
 class Server:
-    """One SGLang server: where it is and how its weights are changed.
+    """One SGLang server: its address and how its weights are changed.
 
     Args:
         url: its address.
-        owned: the process, where psr started it.
-        asleep: its memory is lent to somebody else.
-        empty: what it had in memory is lost, and nothing was loaded since.
+        owned: its process, if psr started it.
+        asleep: its memory is lent to the trainer.
+        empty: its weights are lost, and none were loaded since, whatever version it reports.
     """
 
     url: str
@@ -59,20 +59,22 @@ class Server:
     async def load(self, session: Session, folder: Path, label: str) -> None:
         """Serve `folder` as weights `label`, with an empty cache, once all running requests are done.
 
-        Another process that shares the server may have loaded them already, and be asking: then there is nothing to do.
+        Another process that shares the server may have loaded them already: then there is nothing to do.
         """
-        if self.asleep:
+        if self.asleep:  # weights are read into memory that has to be there again
             await request(session.http, "POST", f"{self.url}/resume_memory_occupation", {})
             self.asleep = False
         if await self._has(session, label):
             return
         await self.drain(session)
-        if await self._has(session, label):  # since, and what is drained now are its requests
+        # Draining takes time, in which the other process may have loaded them: loading again would flush its cache.
+        if await self._has(session, label):
             return
         body = {"model_path": str(folder), "weight_version": label, "flush_cache": True}
         reply = await request(session.http, "POST", f"{self.url}/update_weights_from_disk", body)
         if not reply["success"]:
             raise EngineError(f"SGLang at {self.url} did not load {folder}: {reply['message']}")
+        # An SGLang that does not know the field `weight_version` would ignore it without a word.
         served = await self.version(session)
         if served != label:
             raise EngineError(f"SGLang at {self.url} took the weights {label!r} and says that it serves {served!r}")
@@ -82,29 +84,28 @@ class Server:
         return not self.empty and await self.version(session) == label
 
     async def drain(self, session: Session) -> None:
-        """Wait until no request is running, then empty the cache: with requests pending SGLang would refuse to."""
+        """Wait until no request is running, then flush the cache: SGLang refuses to while requests are pending."""
         url = f"{self.url}/flush_cache?timeout={DRAIN_LIMIT:.0f}"
         await request(session.http, "POST", url, timeout=DRAIN_LIMIT + QUICK)
 
     async def sleep(self, session: Session) -> None:
-        """Give back the memory of weights and cache; what was in it is lost."""
+        """Release the memory of weights and KV cache; their contents are lost."""
         await self.drain(session)
         await request(session.http, "POST", f"{self.url}/release_memory_occupation", {})
         self.asleep = self.empty = True
 
     async def limits(self, session: Session) -> tuple[int, bool]:
-        """The longest prompt that the server takes, in tokens (its own limit is the first that it refuses), and whether
-        it honours seeds.
-        """
+        """The longest prompt that the server accepts, in tokens, and whether it honours seeds."""
+        # SGLang's limit is the first length that it refuses, hence - 1.
         info = await request(session.http, "GET", f"{self.url}/server_info", timeout=QUICK)
         return int(info["max_req_input_len"]) - 1, bool(info["enable_deterministic_inference"])
 
 
 @dataclass(eq=False)
 class Replica:
-    """What a key sticks to: a server, one data-parallel rank of it, or a router with its servers behind it.
+    """What a key is bound to: a server, one data-parallel rank of it, or a router with its servers behind it.
 
-    `load` is the number of sequences that were asked of it and are not answered yet.
+    `load` is the number of sequences sent to it and not answered yet.
     """
 
     url: str
@@ -114,7 +115,7 @@ class Replica:
 
     @contextmanager
     def asked(self, size: int) -> Iterator[None]:
-        """Count so many sequences as its load meanwhile."""
+        """Count `size` sequences as load for as long as the context lasts."""
         self.load += size
         try:
             yield
@@ -126,15 +127,17 @@ def replicas_of(servers: list[Server], router: str | None, ranks: int) -> list[R
     """One for the router, or one for each rank of each server."""
     if router is not None:
         return [Replica(router.rstrip("/"), servers)]
+    # Each data-parallel rank has a radix cache of its own, so a key is bound to a rank, not just to its server. With a
+    # router, the router binds keys to servers.
     numbers = list(range(ranks)) if ranks > 1 else [None]
     return [Replica(server.url, [server], rank) for server in servers for rank in numbers]
 
 
 @dataclass
 class Placement:
-    """Keeps every key with the replica that had the least to do when the key first asked.
+    """Binds every key to the replica with the lowest load when the key first asks.
 
-    A key moves on to the idlest when its own has more than twice as much to do: its prefix is computed again there.
+    A key moves to the idlest replica when its own has more than twice the load; its prefix is computed again there.
     """
 
     replicas: list[Replica]
@@ -145,7 +148,8 @@ class Placement:
         return min(self.replicas, key=lambda replica: replica.load)
 
     def home(self, key: str) -> tuple[Replica, bool]:
-        """The key's replica, and whether nothing of the key is there yet."""
+        """The key's replica, and whether it is new to it, so that nothing of the key is cached there."""
+        # The slack keeps keys in place while loads are low, when twice as much is only a few sequences.
         home, idlest = self.homes.get(key), self.idlest
         if home is not None and home.load <= 2 * idlest.load + SLACK:
             return home, False
@@ -153,5 +157,5 @@ class Placement:
         return idlest, True
 
     def forget(self) -> None:
-        """New weights: no cache holds anything any more."""
+        """Forget all bindings: with new weights, no server has anything cached."""
         self.homes.clear()

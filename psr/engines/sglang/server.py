@@ -1,4 +1,4 @@
-"""A server that psr starts itself: its command line, its life, and what it said last when it did not come up.
+"""A server that psr starts itself: its command line, start and stop, and its last output when it does not come up.
 
 Knows processes, ports and SGLang's command line. Does not know requests.
 """
@@ -33,20 +33,20 @@ class Launch:
     """How `sglang serve` is started. The model folder is that of the weights to be served.
 
     Args:
-        command: the `sglang` program: a path, or a name that is looked for on the PATH, beside psr's own interpreter
+        command: the `sglang` program: a path, or a name that is looked up on the PATH, beside psr's own interpreter
             and in `.venv-sglang`.
         device: "cpu" is for development and tests: it puts `psr/engines/sglang/cpu` on the server's import path and
             chooses what runs without a GPU; with "auto" SGLang takes what it finds.
-        dtype: of weights and cache; "auto" makes a float32 folder half precision.
+        dtype: of weights and cache; "auto" serves a float32 folder in half precision.
         tp: GPUs that share every layer.
         dp: copies of the model inside the server; a problem's requests stay with one.
-        memory_fraction: of the device's memory, for weights and cache; SGLang decides if it is not given.
+        memory_fraction: share of the device's memory for weights and cache; SGLang decides if it is not given.
         port: TCP port; 0 takes a free one.
         args: further arguments of `sglang serve`, as on its command line.
         env: further environment variables of the server.
-        start_timeout: seconds that the server has to become healthy.
-        stop_timeout: seconds that it has to end by itself.
-        restarts: how often a server that died is started again.
+        start_timeout: seconds within which the server has to become healthy.
+        stop_timeout: seconds that it gets to shut down by itself.
+        restarts: how often a server that died is restarted.
         log: file that the server's output is appended to.
     """
 
@@ -102,20 +102,21 @@ def serve_command(launch: Launch, folder: Path, port: int, label: str) -> list[s
 
 
 def serve_environment(launch: Launch) -> dict[str, str]:
-    """The server's environment; psr's own import path is not for it."""
+    """The server's environment, without psr's own import path."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     cpu = {**CPU_ENV, "PYTHONPATH": str(SHIM)} if launch.device == "cpu" else {}
     return {**inherited, **LOCAL_FILES, **cpu, **launch.env}
 
 
 def free_port() -> int:
+    """A port that is free now; another process may still take it before the server does."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class OwnedServer:
-    """A server process that lives no longer than this one, or than `stop`."""
+    """A server process that ends with this process at the latest."""
 
     def __init__(self, launch: Launch) -> None:
         self.launch, self.port, self.starts = launch, launch.port or free_port(), 0
@@ -128,7 +129,7 @@ class OwnedServer:
 
     async def start(self, folder: Path, label: str, healthy: Callable[[], Awaitable[bool]]) -> None:
         """Start, and wait until `healthy()`; where that fails, raise EngineError with the server's last lines."""
-        self.stop()
+        self.stop()  # what is left of a server that died: its workers may still hold the GPU
         if self.starts > self.launch.restarts:
             raise EngineError(
                 f"the SGLang server died {self.starts} times (launch.restarts is {self.launch.restarts}); its last "
@@ -136,6 +137,7 @@ class OwnedServer:
             )
         self.starts += 1
         command = serve_command(self.launch, folder, self.port, label)
+        # Not as a child of ours directly: the guard ends the server even if this process is killed with SIGKILL.
         watched = [sys.executable, "-I", guard.__file__, str(self.launch.stop_timeout), *command]
         Path(self.launch.log).parent.mkdir(parents=True, exist_ok=True)
         with open(self.launch.log, "ab") as log:
@@ -145,11 +147,11 @@ class OwnedServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=serve_environment(self.launch),
-                start_new_session=True,
+                start_new_session=True,  # a process group to end as a whole; also, Ctrl-C reaches psr only
             )
         try:
             await self._wait(healthy)
-        except BaseException:
+        except BaseException:  # cancellation too: a half-started server must not stay behind
             self.stop()
             raise
 
@@ -174,7 +176,7 @@ class OwnedServer:
 
     def last_lines(self) -> str:
         lines = Path(self.launch.log).read_text(errors="replace").splitlines()[-LAST_LINES:]
-        return "\n".join(line[:500] for line in lines)
+        return "\n".join(line[:500] for line in lines)  # some of SGLang's lines hold its whole configuration
 
     def stop(self) -> None:
         """End the server and everything that it started, if it still runs."""
@@ -182,7 +184,7 @@ class OwnedServer:
         if process is None:
             return
         assert process.stdin is not None
-        process.stdin.close()  # the guard takes this as our end
+        process.stdin.close()  # the guard takes this for the end of our process
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(self.launch.stop_timeout + 5)
         with contextlib.suppress(ProcessLookupError):  # whatever of its process group is left

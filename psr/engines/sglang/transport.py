@@ -1,4 +1,4 @@
-"""HTTP as the engine needs it: what is worth another try, how long to wait for it, and how much is under way.
+"""HTTP as the engine needs it: retries with backoff, and a bound on the sequences in flight.
 
 Knows httpx and status codes. Does not know what is sent.
 """
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
-"""Seconds before the first, and at most before any, further try."""
+"""Seconds before the first retry, and at most before any."""
 
 
 class Transient(Exception):
-    """A request that may do better next time: no connection, a time-out, or a server that says 5xx."""
+    """A failure that may pass: no connection, a time-out, or status 5xx. Never reaches the user: see `persist`."""
 
     def __init__(self, message: str, timed_out: bool = False) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class Transient(Exception):
 
 
 def pause(tries: int) -> float:
-    """Seconds to wait after so many failed tries: doubling, with jitter, so that requests do not come back at once."""
+    """Seconds to wait after `tries` failed tries: exponential backoff, with jitter so that retries do not coincide."""
     return min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)
 
 
@@ -47,12 +47,13 @@ async def request(
 
     Raises:
         Transient: no reply in time, no connection, or status 5xx.
-        EngineError: any other status that is no success; the message is the server's own.
+        EngineError: any other status but success; the message is the server's own.
     """
     options = {} if timeout is None else {"timeout": timeout}
     try:
         reply = await http.request(method, url, json=body, headers=headers, **options)  # type: ignore[arg-type]
     except httpx.TransportError as error:
+        # A server that takes the connection and then says nothing may hang; one that takes none is merely gone.
         timed_out = isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
         raise Transient(f"{type(error).__name__}: {error}".rstrip(": "), timed_out) from error
     if reply.status_code >= 500:
@@ -65,11 +66,12 @@ async def request(
 async def persist(
     action: Callable[[], Awaitable[T]], recover: Callable[[Transient], Awaitable[None]], retries: int, where: str
 ) -> T:
-    """`action()`, tried again after a pause and `recover(error)` where it raised Transient.
+    """`action()`, retried after a pause and `recover(error)` where it raised Transient.
 
     Raises:
-        EngineError: it has failed `retries` + 1 times.
+        EngineError: it failed `retries` + 1 times.
     """
+    # Anything but Transient, such as a refused request, would only fail again and is raised at once.
     started, failed = time.monotonic(), 0
     while True:
         try:
@@ -86,7 +88,7 @@ async def persist(
 
 
 def message(reply: httpx.Response) -> str:
-    """What the server says of its error."""
+    """The server's own error message."""
     try:
         content = reply.json()
         content = content.get("error", content)
@@ -96,7 +98,9 @@ def message(reply: httpx.Response) -> str:
 
 
 class Gate:
-    """Lets in at most `limit` sequences at a time, first come, first served; a larger group waits until it is alone."""
+    """Admits at most `limit` sequences at a time, first come, first served; a larger group waits until it is alone."""
+
+    # Unlike a semaphore it takes a group at once: two groups that acquire piece by piece could block each other.
 
     def __init__(self, limit: int) -> None:
         self.limit, self.inside = limit, 0
@@ -104,14 +108,14 @@ class Gate:
 
     @asynccontextmanager
     async def room(self, size: int) -> AsyncIterator[None]:
-        turn = asyncio.get_running_loop().create_future()
+        turn = asyncio.get_running_loop().create_future()  # done when admitted
         self._waiting.append((size, turn))
         self._admit()
         try:
             await turn
             yield
         finally:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled():  # admitted, also if the caller was cancelled right after
                 self.inside -= size
             self._admit()
 
@@ -119,6 +123,7 @@ class Gate:
         while self._waiting:
             size, turn = self._waiting[0]
             if not turn.cancelled():
+                # Nobody overtakes: a large group in front would otherwise never find enough room.
                 if self.inside and self.inside + size > self.limit:
                     return
                 self.inside += size
@@ -127,17 +132,18 @@ class Gate:
 
 
 class Session:
-    """What lives as long as requests are under way: connections, a gate for everything that requests go to (a slow
-    server must not hold up the others), one lock for each server's address.
+    """What lives as long as requests are in flight: connections, a gate per destination (a slow server must not hold
+    up the others), a lock per server address.
 
     Args:
-        limits: sequences under way at the same time, by what they go to.
+        limits: most sequences in flight, by destination.
         timeout: seconds for one HTTP request.
     """
 
     def __init__(self, limits: Mapping[Any, int], timeout: float) -> None:
+        # The gates bound what is in flight; the pool of connections must not be a second, hidden queue.
         pool = httpx.Limits(max_connections=None, max_keepalive_connections=sum(limits.values()))
-        times = httpx.Timeout(timeout, connect=10.0, pool=None)
+        times = httpx.Timeout(timeout, connect=10.0, pool=None)  # decoding may take minutes, connecting may not
         self.http = httpx.AsyncClient(limits=pool, timeout=times, trust_env=False)
         self.gates = {one: Gate(limit) for one, limit in limits.items()}
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
