@@ -80,8 +80,8 @@ class EvaluateIterations(Callback):
         engine, encoder, name = data.engine, data.encoder, f"M{number}"
         solved = await solve_greedy(engine, encoder, self.problems, self.max_tokens, f"{name} solves")
         some = self.problems[: self.search_problems]
-        judge = await data.build_judge()  # that of the loop, so that search is measured as the loop uses it
-        searched, _ = await solve_by_search(engine, encoder, some, judge, data.search, f"{name} searches held-out")
+        async with data.judging(number) as judge:  # that of the loop, so that search is measured as the loop uses it
+            searched, _ = await solve_by_search(engine, encoder, some, judge, data.search, f"{name} searches held-out")
         judging = await evaluate_judge(engine, encoder, self.judge_rows, data.judge)
         correct = graded([one.correct for one in solved])
         # Steps only of finished solutions: one that ran into `max_tokens` has as many as fit.

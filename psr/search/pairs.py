@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from psr.errors import UsageError
 from psr.records import StepNode
+from psr.search.judges import JudgeSettings
 from psr.search.rounds import distinct
 from psr.search.statistics import mean, order_agreement
 
@@ -32,6 +34,19 @@ class PairSettings:
     weight: PairWeight = "none"
     soft_labels: Literal["none", "consistency"] = "none"
     rejected: Literal["current", "initial"] = "current"
+
+    def check(self, judge: JudgeSettings) -> None:
+        """Raise UsageError where the judge does not give what these settings ask for."""
+        if self.weight == "agreement" and (judge.orders, judge.form) != ("both", "pairwise"):
+            raise UsageError(
+                f"pairs.weight is 'agreement', judge.orders {judge.orders!r} and judge.form {judge.form!r}: only "
+                "comparisons in both orders can agree, set orders to both and form to pairwise"
+            )
+        if self.soft_labels == "consistency" and judge.kind != "self":
+            raise UsageError(
+                f"pairs.soft_labels is 'consistency' and judge.kind {judge.kind!r}: it compares the rankings of two "
+                "models, set judge.kind to self"
+            )
 
 
 def margin_share(node: StepNode) -> float:
