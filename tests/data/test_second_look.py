@@ -1,6 +1,7 @@
 """Who judges in the loop, whose steps are rejected, and how the model before softens the labels."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from psr.curation.annotator.settings import Endpoint
+from psr.curation.annotator.settings import AnnotatorError, Endpoint
 from psr.data.self_rewarding import SelfRewardingDataModule, pair_counts
 from psr.engines.base import Sampling
 from psr.engines.usage import Usage, usage_from_json
@@ -188,3 +189,14 @@ def test_judges_that_cannot_work_are_refused(settings: dict[str, Any], said: str
 def test_pairs_that_the_judge_does_not_allow_are_refused(pairs: PairSettings, judge: LoopJudge, said: str):
     with pytest.raises(UsageError, match=said):
         pairs.check(judge)
+
+
+def test_an_endpoint_that_does_not_answer_is_one_clear_error(make: Any, caplog: pytest.LogCaptureFixture):
+    with serving(FakeEndpoint(answer=str)) as server:
+        url = server.url
+    alone = Endpoint(url=url, model="strong", retries=0, concurrency=1)  # the errors come one after the other
+    data, _ = make(judge=LoopJudge(engine=alone), problems_per_iteration=[10])
+    with pytest.raises(AnnotatorError, match="failed 1 times"):
+        asyncio.run(data.pairs(2))
+    gc.collect()
+    assert "never retrieved" not in caplog.text, "of all the requests under way, one error is told"
