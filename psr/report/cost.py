@@ -7,7 +7,7 @@ from psr.report.by_model import Value, chart, per_model
 from psr.report.charts import Chart, Number, Series
 from psr.report.runs import Run
 
-PARTS = {"search": "search", "train": "training", "evaluate": "evaluation"}
+PARTS = {"search": "search", "train": "training", "gate": "gate", "evaluate": "evaluation"}
 
 
 def minutes(runs: Sequence[Run]) -> Chart:
@@ -18,7 +18,8 @@ def minutes(runs: Sequence[Run]) -> Chart:
     series = []
     for i, (part, name) in enumerate(PARTS.items()):
         spent = tuple(sum(seconds.get(part, 0.0) for seconds in times) / 60 for _, times in bars)
-        series.append(Series(name, tuple(x for x, _ in bars), spent, colour=i))
+        if any(spent):
+            series.append(Series(name, tuple(x for x, _ in bars), spent, colour=i))
     caption = "Wall time over all processes, with what was killed and done again. M1 counts the stages before the loop."
     where = "model" if len(runs) == 1 else "run"
     return Chart("minutes", "Time", caption, where, "minutes", tuple(series), kind="bar")

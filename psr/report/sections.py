@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from psr.report import analyses, by_model, cost, sweeps, training
+from psr.report import analyses, by_model, cost, gate, sweeps, training
 from psr.report.charts import Chart, Item, Section
 from psr.report.runs import Run
 
@@ -35,6 +35,7 @@ def sections(runs: Sequence[Run]) -> list[Section]:
                 analyses.scoring(runs),
             ),
         ),
+        Section("gate", "The gate", tuple(gate.items(runs))),
         Section(
             "steps",
             "Steps and pairs",

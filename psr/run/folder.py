@@ -67,6 +67,16 @@ def add_search(folder: Path, usage: dict[str, Usage], seconds: float) -> None:
 
 
 def search_figures(folder: Path) -> dict[str, float | None]:
-    """Rates, tokens and cache hits of an iteration's search; empty if nothing was searched."""
+    """Rates, tokens and cache hits of an iteration's search; empty if nothing was searched.
+
+    What another judge than the policy was asked is apart from the rest, as `judge_prompt_tokens` and so on.
+    """
     usage = usage_from_json(read_json(folder / USAGE))
-    return usage_figures(usage, read_json(folder / SECONDS)["search"]) if usage else {}
+    if not usage:
+        return {}
+    judge, spent = usage.pop("judge", None), read_json(folder / SECONDS)["search"]
+    figures = usage_figures(usage, spent)
+    if judge is not None:
+        figures |= {"judge_requests": judge.requests, "judge_prompt_tokens": judge.prompt_tokens}
+        figures["judge_generated_tokens"] = judge.generated_tokens
+    return figures

@@ -47,11 +47,11 @@ def best_model(results: dict[str, Any]) -> str:
 
 
 def best_line(results: dict[str, Any]) -> str | None:
-    """For instance "best by the gate, without a label: M3; by accuracy: M3 (86.6%)"; None where there is no gate."""
+    """For instance "Best by the gate, without a label: M3; by accuracy: M3 (86.6%)"; None where there is no gate."""
     named, accurate = best_by_gate(results), best_by_accuracy(results)
     if named is None:
         return None
-    line = f"best by the gate, without a label: {named}"
+    line = f"Best by the gate, without a label: {named}"
     if accurate is None:
         return line
     accuracy = {model["name"]: 100 * model["accuracy"] for model in results["models"] if model["name"] == accurate}

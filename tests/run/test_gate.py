@@ -66,7 +66,7 @@ def test_stop_ends_the_run_with_the_model_before(tmp_path: Path):
     assert gate["worse"] and gate["wins"] == 0 and gate["losses"] > 10 and gate["after"]["finished"] < 0.5
     assert json.loads((finished.folder / "iterations/02/gate.json").read_text()) == gate
     assert "M2 writes worse than M1" in finished.stderr
-    assert "best by the gate, without a label: M1; by accuracy: M1" in finished.stdout
+    assert "Best by the gate, without a label: M1; by accuracy: M1" in finished.stdout
     tested = yaml.safe_load((finished.folder / "test" / "test.yaml").read_text())
     assert tested["model"]["init_args"]["model"] == "models/M1", "the result of the run is what is tested"
     before = contents(finished.folder)
@@ -107,7 +107,7 @@ def test_the_best_model_is_the_last_that_was_taken(tmp_path: Path):
     assert [best_before(run, number) for number in (2, 3, 4, 5, 6)] == [1, 2, 2, 4, 4]
     models = [{"name": f"M{one['number']}", "gate": one} for one in decided(run)]
     assert best_by_gate({"models": models}) == "M4" and best_model({"models": models}) == "M4"
-    assert best_line({"models": models}) == "best by the gate, without a label: M4"
+    assert best_line({"models": models}) == "Best by the gate, without a label: M4"
     assert best_by_gate({"models": models[1:2]}) == "M1"
     without = {"models": [{"name": "M1", "accuracy": 0.9}, {"name": "M2", "accuracy": 0.5}]}
     assert best_line(without) is None and best_model(without) == "M2", "without a gate it is the last"
