@@ -10,12 +10,16 @@ so the engine must have the weights that search by the end of the previous epoch
 """
 
 import asyncio
+import sys
 import time
+from contextlib import ExitStack
 
 from lightning import Callback, LightningModule, Trainer
 
 from psr.data.self_rewarding import SelfRewardingDataModule
-from psr.errors import UsageError
+from psr.data.traces import searched
+from psr.errors import PSRError, UsageError
+from psr.files.lock import hold
 from psr.modules.step_dpo import StepDPOModule
 from psr.run.folder import add_seconds
 
@@ -25,6 +29,7 @@ class SelfRewardingLoop(Callback):
 
     def __init__(self) -> None:
         self.started = 0.0
+        self.held = ExitStack()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -40,6 +45,30 @@ class SelfRewardingLoop(Callback):
                 f"trainer.max_epochs is {trainer.max_epochs} and data.problems_per_iteration names "
                 f"{len(data.problems_per_iteration)} iterations: the two must be equal"
             )
+        self._hold_run(data)
+
+    def _hold_run(self, data: SelfRewardingDataModule) -> None:
+        """Keep other fits out of the run directory; under `psr run` it is held already."""
+        error = None
+        if data.ranks.first:
+            try:
+                self.held.enter_context(hold(data.run.root))
+            except PSRError as caught:  # raised again below, once all ranks know
+                error = caught
+        data.ranks.settle(error)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.held.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """After Ctrl-C, say what the search has come to."""
+        self.held.close()
+        data = loop_data(trainer)
+        number = min(trainer.current_epoch + 2, len(data.problems_per_iteration) + 1)
+        if isinstance(exception, KeyboardInterrupt) and data.ranks.first:
+            count = searched(data.run.traces(number))
+            told = f"M{number - 1} has searched {count} of {len(data.problems_of(number))} problems, which stay"
+            print(f"psr: {told}", file=sys.stderr)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.started = time.monotonic()

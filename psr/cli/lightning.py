@@ -21,18 +21,27 @@ from psr.cli import classes  # noqa: F401 - so that configs may name them withou
 from psr.cli.messages import essence, users
 from psr.commands.plan import ARCHITECTURE, plan
 from psr.errors import UsageError
+from psr.files.whole import write_text
 from psr.planning import Guess
-from psr.processes.stopping import Preempted
+from psr.policy.checkpoints import last_checkpoint
+from psr.processes.orphans import end_with_parent
+from psr.processes.stopping import MARK, Preempted, keyboard_interrupt
 
 
 def stage(words: list[str]) -> None:
     """Run one LightningCLI subcommand."""
+    if MARK in os.environ:  # `psr run --launch` started what started this process
+        end_with_parent()
     try:
         PSRLightningCLI(args=words)
     except ArgumentError as error:
         raise UsageError(f"{essence(error)} (see `psr {words[0]} --help`)") from error
     except SIGTERMException as error:
         raise Preempted from error
+    except SystemExit as error:
+        if keyboard_interrupt(error):
+            raise KeyboardInterrupt from error
+        raise
 
 
 def planned(words: list[str]) -> None:
@@ -49,8 +58,7 @@ class LogConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{TrainerFn(stage).value}.yaml").write_text(self.parser.dump(self.config, skip_none=False))
+        write_text(folder / f"{TrainerFn(stage).value}.yaml", self.parser.dump(self.config, skip_none=False))
         for logger in trainer.loggers:
             logger.log_hyperparams({"config": self.config.as_dict()})
 
@@ -60,8 +68,7 @@ def run_id(folder: Path) -> str:
     """The id of the W&B run of a folder, made when first asked for. Ranks that do not log have none."""
     path = folder / "wandb-run-id"
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(uuid.uuid4().hex[:8])
+        write_text(path, uuid.uuid4().hex[:8])
     return path.read_text()
 
 
@@ -104,6 +111,14 @@ class PSRLightningCLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:  # jsonargparse wraps the errors of classes that it makes
             raise users(error) or UsageError(essence(error)) from None
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the settings as given: Lightning would lay those of the checkpoint over them, and not say so."""
+
+    def before_fit(self) -> None:
+        """`ckpt_path: last` is the last checkpoint that is whole."""
+        if self.config_init["fit"].ckpt_path == "last" and (found := last_checkpoint(self.trainer)):
+            self.config_init["fit"].ckpt_path = str(found)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("model.init_args.model", "data.init_args.model")

@@ -1,9 +1,10 @@
 """`psr`: the entry point. Finds the command, makes its options from its typed arguments, and says what went wrong.
 
 commands.py has the commands that there are, spelling.py how people may write them, lightning.py LightningCLI for single
-stages (fit, validate, test, predict). A command that runs stages (run, trial) is handed `main` as `execute`.
+stages (fit, validate, test, predict). A command that runs stages (run, trial) is handed `execute`.
 """
 
+import shlex
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable
@@ -16,25 +17,35 @@ from psr.cli.commands import find
 from psr.cli.messages import essence, users
 from psr.cli.spelling import spelled
 from psr.errors import PSRError, UsageError
-from psr.processes.stopping import PREEMPTED, Preempted, leave_mark
+from psr.processes.stopping import INTERRUPTED, PREEMPTED, Preempted, leave_mark
 
 
 def main(args: list[str] | None = None) -> None:
     """Run one command line; tests call `main([...])`. Exits with 1 and one clear message on bad input."""
+    words = sys.argv[1:] if args is None else args
     try:
-        run_command(spelled(sys.argv[1:] if args is None else args))
+        execute(words)
     except PSRError as error:
         sys.exit(f"psr: {error}")
     except Preempted:
         leave_mark()
         print("psr: stopped as told; the same command goes on from here", file=sys.stderr)
         sys.exit(PREEMPTED)
+    except KeyboardInterrupt as error:
+        said = str(error) or "stopped by Ctrl-C. What was complete by then stays, the rest is lost"
+        print(f"psr: {said}. To go on: {shlex.join(['psr', *words])}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def execute(words: list[str]) -> None:
+    """Run one command line; how it ends is for the caller to say."""
+    run_command(spelled(words))
 
 
 def run_command(words: list[str]) -> None:
     command, path, arguments = find(words)
     function = command.function()
-    handed = {"execute": main} if "execute" in signature(function).parameters else {}
+    handed = {"execute": execute} if "execute" in signature(function).parameters else {}
     if not command.parsed:
         function(words[len(path) - 1 :], **handed)
         return

@@ -18,6 +18,7 @@ from psr.evaluation.benchmarks import benchmark_label, read_benchmark
 from psr.evaluation.comparison import compare_outcomes
 from psr.evaluation.outcomes import Row, grade_rows, summarize
 from psr.files.jsonl import read_json, write_json, write_jsonl
+from psr.files.lock import hold
 from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
@@ -145,8 +146,9 @@ def outcome_path(out: Path, result: Row) -> Path:
 
 def put_result(path: Path, figures: Row) -> None:
     """Add or replace the entry of this model, benchmark, method and width in evaluation.json."""
-    others = [row for row in read_json(path).get("results", []) if any(row[key] != figures[key] for key in KEY)]
-    write_json(path, {"schema": 1, "results": [*others, figures]})
+    with hold(path.parent, wait=True):  # models may be evaluated at the same time
+        others = [row for row in read_json(path).get("results", []) if any(row[key] != figures[key] for key in KEY)]
+        write_json(path, {"schema": 1, "results": [*others, figures]})
 
 
 def compare_with_first(out: Path, results: Sequence[Row], models: Sequence[str]) -> list[Row]:

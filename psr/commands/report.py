@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from psr.errors import UsageError
+from psr.files.whole import write_text
 
 
 def report(runs: list[Path], out: Path | None = None, problems: int = 20, images: bool = True) -> None:
@@ -27,11 +28,10 @@ def report(runs: list[Path], out: Path | None = None, problems: int = 20, images
         raise UsageError(f"problems is {problems}: name how many problems of an iteration the page holds, 0 for none")
     found = read_runs(runs)
     out = out or found[0].folder.root / "report"
-    out.mkdir(parents=True, exist_ok=True)
     console = Console()
     page = build_page(found, problems)
-    (out / "report.html").write_text(page, encoding="utf-8")
-    (out / "report.md").write_text(build_markdown(found), encoding="utf-8")
+    write_text(out / "report.html", page)
+    write_text(out / "report.md", build_markdown(found))
     console.print(f"{out / 'report.html'} ({len(page.encode()) / 1e6:.1f} MB), report.md")
     if images:
         try:

@@ -16,6 +16,7 @@ from psr.errors import UsageError
 from psr.evaluation.grading import grade_many
 from psr.evaluation.statistics import standard_error
 from psr.files.jsonl import DataError, append_row, read_appended, read_jsonl, write_json
+from psr.files.lock import hold
 from psr.files.problems import read_problems
 from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
@@ -110,6 +111,14 @@ def search(
 
 async def solve(method: Method, problems: list[Problem], means: Means, path: Path, how: dict[str, Any]) -> list[Row]:
     """A row for every problem: those already in `path`, and the others, solved now and appended one by one."""
+    with hold(path.parent):
+        return await solve_missing(method, problems, means, path, how)
+
+
+async def solve_missing(
+    method: Method, problems: list[Problem], means: Means, path: Path, how: dict[str, Any]
+) -> list[Row]:
+    """The same, while no other process appends to `path`."""
     done = {row["id"]: row for row in read_appended(path)}
     if any(row["how"] != how for row in done.values()):
         raise DataError(f"{path} was written by another model or with other settings: give another --out")

@@ -5,7 +5,6 @@ set, as W&B's agent and `psr sweep` do. Started again with the same name it goes
 """
 
 import contextlib
-import fcntl
 import os
 import uuid
 from collections.abc import Callable
@@ -13,9 +12,11 @@ from pathlib import Path
 
 from psr.errors import UsageError
 from psr.files.jsonl import read_json
+from psr.files.lock import hold
 from psr.run.folder import RunFolder
+from psr.run.gate import best_model
 from psr.run.recipe import Stage, read_overlay, read_recipe, read_variables, stage_arguments
-from psr.run.results import start_results
+from psr.run.results import read_results, start_results
 
 SHARED = ("data", "models/M0", "models/M1")
 
@@ -36,9 +37,10 @@ def trial(words: list[str], execute: Callable[[list[str]], None]) -> None:
     folder = RunFolder(base).trials / os.environ.get("WANDB_RUN_ID", uuid.uuid4().hex[:8])
     folder.mkdir(parents=True, exist_ok=True)
     values = {**read_variables(spec, {}), "recipe": str(recipe), "seed": str(before["seed"]), "judge": before["judge"]}
+    values["best"] = best_model(read_results(RunFolder(base).results))
     on_top = read_overlay(recipe, before["overlay"], list(stages)).get(name)
-    with open(folder / "lock", "w") as lock, contextlib.chdir(folder):
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the trial's process of a killed sweep may take a moment to end
+    # The trial's process of a killed sweep may take a moment to end.
+    with hold(folder, wait=True), contextlib.chdir(folder):
         for part in map(Path, SHARED):
             if (base / part).exists() and not part.exists():
                 part.parent.mkdir(exist_ok=True)

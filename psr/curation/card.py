@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from psr.files.whole import write_text
+
 
 def lengths(name: str, values: Sequence[int]) -> dict[str, str]:
     """A row of the table of lengths."""
@@ -32,6 +34,4 @@ def counted(name: str, values: Iterable[str]) -> list[dict[str, Any]]:
 def write_card(path: str | Path, title: str, sections: Mapping[str, str]) -> None:
     """Write the card; sections without text are left out."""
     parts = [f"# {title}", *(f"## {name}\n\n{text}" for name, text in sections.items() if text)]
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(path, "\n\n".join(parts) + "\n")

@@ -18,7 +18,7 @@ from psr.curation.prm800k import RatedTrajectory, read_trajectories
 from psr.data.rows import check_accumulation, data_rank, row_loader
 from psr.errors import UsageError
 from psr.evaluation.steps import StepBaselines, step_baselines
-from psr.policy.tokenizer import load_tokenizer
+from psr.policy.tokenizer import context_tokens, load_tokenizer
 from psr.prompts.prm import TEMPLATE, PRMEncoder
 from psr.trees.packing import Group, Plan, Row, Unit, plan_rows
 from psr.trees.step_tree import Sample
@@ -83,6 +83,7 @@ class PRMDataModule(LightningDataModule):
         if not 0 < val_share < 1:
             raise UsageError(f"data.val_share is {val_share}: it must lie between 0 and 1")
         self.encoder = PRMEncoder(load_tokenizer(model), template)
+        self.longest = min(max_tokens + 1, context_tokens(model))  # with the label, which is one more token
         self.trajectories, self.val_share, self.neutral = trajectories, val_share, neutral
         self.batch_size, self.row_tokens, self.max_tokens = batch_size, row_tokens, max_tokens
         self.limit, self.seed = limit, seed
@@ -101,7 +102,7 @@ class PRMDataModule(LightningDataModule):
 
     def _labelled(self, rated: Sequence[RatedTrajectory], name: str) -> list[list[LabelledStep]]:
         labelled = [list(labelled_steps(one, self.encoder, self.neutral)) for one in rated]
-        fitting = [[step for step in steps if len(step.question) <= self.max_tokens] for steps in labelled]
+        fitting = [[step for step in steps if len(step.question) < self.longest] for steps in labelled]
         kept = [steps for steps in fitting if steps]
         if not kept:
             raise UsageError(

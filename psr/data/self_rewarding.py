@@ -176,6 +176,11 @@ class SelfRewardingDataModule(LightningDataModule):
         """
         version, problems = f"M{number - 1}", self.problems_of(number)
         searched = await self._searched(number, version, problems)
+        if lost := [problem.id for problem in problems if problem.id not in searched]:
+            raise UsageError(
+                f"{self.run.traces(number)} has lost {len(lost)} problems that were searched just now, {lost[0]!r} "
+                "among them: something else writes to it, or has removed it. Start the same command again"
+            )
         in_order = [searched[problem.id] for problem in problems]  # not in the order in which they were finished
         paired, label = searched, None
         if self.pairing.rejected == "initial":

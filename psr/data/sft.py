@@ -16,7 +16,7 @@ from psr.curation.segmenting import with_box
 from psr.data.rows import check_accumulation, data_rank, row_loader
 from psr.errors import UsageError
 from psr.files.tables import read_table
-from psr.policy.tokenizer import load_tokenizer
+from psr.policy.tokenizer import context_tokens, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.judged import judge_prompts, read_pairs, read_scored, score_prompt
 from psr.prompts.templates import Prompts
@@ -65,12 +65,12 @@ class SFTDataModule(LightningDataModule):
         scores: JSONL of scored steps or responses, for a judge that scores (SRLM).
         val_ift: JSONL of held-out solutions for the validation loss.
         batch_size: samples per optimizer step.
-        row_tokens: token budget of a micro-batch (a packed row of samples): more needs more memory and less time.
-            Gradients are accumulated over as many rows as the samples of an optimizer step need.
-        max_tokens: longer samples are left out, and counted on the terminal.
-        limit: use only this many rows of each file, from the first.
-        ift_limit: use only this many worked solutions, from the first, which gives the judge data more weight.
-        seed: of the order of the samples.
+        row_tokens: token budget of a row of samples: more needs more memory and less time. The gradient of an optimizer
+            step is accumulated over as many rows as its samples need.
+        max_tokens: longer samples are left out, and counted on the terminal, as are those that the model cannot take.
+        limit: use only the first so many rows of each file.
+        ift_limit: use only the first so many worked solutions, which gives the judge data more weight.
+        seed: order of the samples.
         prompts: templates and step format.
     """
 
@@ -109,11 +109,15 @@ class SFTDataModule(LightningDataModule):
         self.val_samples = self._fitting(ift_samples(self.val_ift, encoder, self.limit)) if self.val_ift else []
 
     def _fitting(self, samples: list[Sample]) -> list[Sample]:
-        kept = [sample for sample in samples if len(sample) <= self.max_tokens]
+        longest = min(self.max_tokens, context_tokens(self.model))
+        kept = [sample for sample in samples if len(sample) <= longest]
         if not kept:
-            raise UsageError(f"data.max_tokens is {self.max_tokens}, and none of {len(samples)} samples is so short")
+            raise UsageError(
+                f"data.max_tokens is {self.max_tokens} and the model takes up to {context_tokens(self.model)}: none of "
+                f"{len(samples)} samples is so short"
+            )
         if len(kept) < len(samples):
-            print(f"SFT data: {len(samples) - len(kept)} of {len(samples)} samples exceed {self.max_tokens} tokens")
+            print(f"SFT data: {len(samples) - len(kept)} of {len(samples)} samples exceed {longest} tokens")
         return kept
 
     def train_dataloader(self) -> DataLoader[Row]:

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from psr.data.traces import TraceJournal, merge_parts, part_of
 from psr.engines.usage import Usage, add_usage, used_between
+from psr.errors import PSRError
 from psr.processes.stopping import stop_asked
 from psr.records import Problem, Trajectory
 from psr.run.folder import add_search
@@ -51,7 +52,8 @@ async def _work_together(
 
     Where a rank fails or is preempted, all ranks raise an error, and finished searches are kept.
     """
-    version, error = f"M{number - 1}", None
+    version = f"M{number - 1}"
+    error: BaseException | None = None
     started, before = time.monotonic(), data.usage  # the engine counts since it was made
 
     def keep(trajectory: Trajectory) -> None:
@@ -72,10 +74,18 @@ async def _work_together(
     used = used_between(before, data.usage), time.monotonic() - started
     usages = data.ranks.exchange(used)  # also the barrier after which every rank's file is complete
     if data.ranks.first:
-        merge_parts(path, version)
-        # Tokens add up over ranks; they search at the same time, so the slowest gives the seconds.
-        total: dict[str, Usage] = {}
-        for usage, _ in usages:
-            total = add_usage(total, usage)
-        add_search(data.run.iteration(number), total, max(usages[rank][1] for rank in data.ranks.searchers))
+        try:
+            merge_parts(path, version)
+            _note_cost(data, number, usages)
+        except PSRError as caught:  # the same: and where the search has failed, that is what is to be told
+            error = error or caught
     data.ranks.settle(error)
+
+
+def _note_cost(data: "SelfRewardingDataModule", number: int, usages: Sequence[tuple[dict[str, Usage], float]]) -> None:
+    """Add what the work has cost all ranks."""
+    # Tokens add up over ranks; they search at the same time, so the slowest gives the seconds.
+    total: dict[str, Usage] = {}
+    for usage, _ in usages:
+        total = add_usage(total, usage)
+    add_search(data.run.iteration(number), total, max(usages[rank][1] for rank in data.ranks.searchers))

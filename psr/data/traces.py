@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from psr.files.jsonl import DataError
+from psr.files.jsonl import DataError, append_row
 from psr.records import Trajectory, to_json, trajectory_from_json
 
 
@@ -49,9 +49,7 @@ class TraceJournal:
 
     def append(self, trajectory: Trajectory) -> None:
         """Write one line; once this returns, it survives the end of this process."""
-        # Closing flushes the line to the operating system, which outlives this process.
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(to_json(trajectory), ensure_ascii=False) + "\n")
+        append_row(self.path, to_json(trajectory))
         self.trajectories[trajectory.problem.id] = trajectory
 
 
@@ -59,6 +57,12 @@ def part_of(path: Path, rank: int) -> Path:
     """The file to which a rank appends its trajectories; rank 0 writes to the journal itself."""
     # A file per rank: appends from several nodes to one file on a shared file system may overwrite each other.
     return path if rank == 0 else path.with_name(f"{path.stem}.rank-{rank}{path.suffix}")
+
+
+def searched(path: Path) -> int:
+    """How many problems the ranks have noted by now, in the journal and in their parts."""
+    files = [path, *path.parent.glob(f"{path.stem}.rank-*{path.suffix}")]
+    return sum(file.read_bytes().count(b"\n") for file in files if file.is_file())
 
 
 def merge_parts(path: Path, weights_version: str) -> TraceJournal:

@@ -46,7 +46,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """`token_ids` include EOS and the stop text; `logprob` is the sum over them at the sampling temperature."""
+    """`token_ids` include what ended them, a token (finish reason "eos") or the stop text; `text` only the latter.
+
+    Any token ends a text that the tokenizer or the model's generation config calls an EOS. `logprob` is the sum over
+    the tokens at the sampling temperature.
+    """
 
     token_ids: tuple[int, ...]
     text: str

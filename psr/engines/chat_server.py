@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from psr.engines.base import Engine, EngineError, PromptTooLong, Sampling
 from psr.policy.tokenizer import load_tokenizer
+from psr.prompts.token_ids import TokenIds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
 
 MAX_BODY = 2**24
 
@@ -118,6 +118,6 @@ def sampling_of(asked: dict[str, Any]) -> Sampling:
 def prompt_of(messages: Sequence[dict[str, str]], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """The token ids of a conversation; without a chat template, those of its contents joined by line breaks."""
     if tokenizer.chat_template is None:
-        return tokenizer.encode("\n".join(message["content"] for message in messages))
+        return list(TokenIds(tokenizer).beginning("\n".join(message["content"] for message in messages)))
     rendered = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
     return tokenizer.encode(str(rendered), add_special_tokens=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from psr.errors import PSRError
+from psr.files.whole import append_line, replacing, write_text
 
 
 class DataError(PSRError, ValueError):
@@ -53,13 +54,9 @@ def _pick(path: Path, number: int, row: Mapping[str, Any], required: list[str], 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write all rows atomically: the file appears under its name only when it is complete."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    os.replace(partial, path)
 
 
 def read_appended(path: str | Path) -> list[dict[str, Any]]:
@@ -76,22 +73,27 @@ def read_appended(path: str | Path) -> list[dict[str, Any]]:
 
 def append_row(path: str | Path, row: Mapping[str, Any]) -> None:
     """Append one line; once this returns, it survives the end of this process."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    append_line(path, json.dumps(row, ensure_ascii=False))
 
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write one JSON document atomically."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """The JSON object in `path`, empty where there is no file."""
+    """The JSON object in `path`, empty where there is no file; a NaN or an infinity in it was not measured: None.
+
+    Raises:
+        DataError: the file is torn, or holds something else.
+    """
     path = Path(path)
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    except ValueError as error:
+        raise DataError(f"{path} is torn ({error}): put a copy of it back, or remove it") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path} holds {type(value).__name__} and not an object: put a copy of it back, or remove it")
+    return value

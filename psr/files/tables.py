@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from psr.files.jsonl import DataError, read_jsonl, write_jsonl
+from psr.files.whole import replacing
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 
@@ -54,9 +55,7 @@ def write_table(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     if path.suffix == ".jsonl":
         write_jsonl(path, rows)
     elif path.suffix == ".parquet":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), partial)
-        partial.replace(path)
+        with replacing(path) as partial:
+            pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), partial)
     else:
         raise DataError(f"{path}: the name of a file to write must end in .jsonl or .parquet")

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryRecall, BinarySpecificity
+from transformers import PreTrainedModel
 
 from psr.data.prm import PRMDataModule
 from psr.modules.sft import SFTModule
@@ -15,7 +16,7 @@ from psr.policy.lora import LoRA
 from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.prm import PRMEncoder
 from psr.trees.packing import Row
-from psr.trees.scoring import scored_hidden
+from psr.trees.scoring import by_chunks
 
 
 class PRMModule(SFTModule):
@@ -56,26 +57,25 @@ class PRMModule(SFTModule):
             }
         )
 
-    def forward(self, row: Row) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def rated(self, row: Row) -> tuple[Tensor, Tensor]:
         """log p("+") - log p("-") in float32 and the label (1 or 0) of every rated step of the row, both (steps,)."""
-        assert self.policy is not None
-        hidden = scored_hidden(self.policy, row)[row.members]  # (steps, width)
-        # Two rows of the head instead of the whole vocabulary: the loss is over "+" and "-" alone.
-        plus, minus = F.linear(hidden, self.policy.get_output_embeddings().weight[list(self.labels)]).unbind(-1)
-        # The difference is the logit of P("+"), as softmax over two classes is the sigmoid of their difference. Two
-        # candidates with the same tokens share a scored position; `members` gives each its own entry.
-        return (plus - minus).float(), (row.targets[row.members] == self.labels[0]).long()
+        plus, minus = self(row, self._label_logits)[row.members].unbind(-1)
+        return plus - minus, (row.targets[row.members] == self.labels[0]).long()
+
+    def _label_logits(self, policy: PreTrainedModel, row: Row) -> Tensor:
+        """The logits of "+" and "-" in float32 where a scored token is predicted: (scored, 2)."""
+        return by_chunks(policy, row, lambda logits, _: logits[:, list(self.labels)].float())
 
     def training_step(self, row: Row, row_number: int) -> Tensor:
-        logits, labels = self(row)
+        logits, labels = self.rated(row)
         losses = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
         losses = torch.where(labels == 1, 1.0, self.minus_weight) * losses
-        self.figures.add({"loss": losses, "accuracy": ((logits > 0) == (labels == 1)).float()})
+        self.note(row, {"loss": losses, "accuracy": ((logits > 0) == (labels == 1)).float()})
         self.log("train/tokens", float(len(row.token_ids)), reduce_fx="sum", batch_size=1)
         return row.share * losses.sum()
 
     def validation_step(self, row: Row, row_number: int) -> None:
-        logits, labels = self(row)
+        logits, labels = self.rated(row)
         self.val_loss.update(F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none"))
         self.log("val/loss", self.val_loss, prog_bar=True, batch_size=1)
         for name, measure in self.measures.items():

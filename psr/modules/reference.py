@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from psr.files.whole import replacing
 from psr.trees.packing import Row
 from psr.trees.scoring import row_logprobs
 
@@ -40,16 +41,11 @@ def reference_logprobs(
     if everywhere(stored is not None):
         assert stored is not None
         return list(stored.split([len(row.targets) for row in rows]))
-    training = policy.training
-    policy.eval()  # no dropout, if the model has any
     with torch.no_grad():
         logprobs = [score(policy, row.to(device)).float().cpu() for row in rows]
-    policy.train(training)
     if store is not None:
-        # One tensor for all rows, split again when read; renamed when complete, as a kill may come at any time.
-        partial = store.with_name(store.name + ".partial")
-        save_file({"logprobs": torch.cat(logprobs)}, partial, {"key": key})
-        partial.replace(store)
+        with replacing(store) as partial:  # one tensor for all rows, split again when read
+            save_file({"logprobs": torch.cat(logprobs)}, partial, {"key": key})
     return logprobs
 
 

@@ -3,6 +3,7 @@
 Knows the policy and packed rows of samples. Does not know what they say.
 """
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -44,16 +45,23 @@ class SFTModule(RowModule):
         self.export_to = export_to
         self.val_loss, self.val_accuracy = MeanMetric(), MeanMetric()
 
+    @cached_property
+    def scheduled_steps(self) -> int:
+        """Optimizer steps over all epochs; Lightning has divided by the accumulated rows already."""
+        return int(self.trainer.estimated_stepping_batches)
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "the number of optimizer steps of the schedule": self.scheduled_steps}
+
     def configure_optimizers(self) -> Any:
         optimizer = self.adamw()
-        # Of optimizer steps, over all epochs: Lightning has divided by the accumulated rows already.
-        total = int(self.trainer.estimated_stepping_batches)
+        total = self.scheduled_steps
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: warmup_cosine(s, total, self.warmup_share))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def training_step(self, row: Row, row_number: int) -> Tensor:
         losses = -self(row)  # (scored,): prompts are not scored, so they are masked out of the loss
-        self.figures.add({"loss": losses})
+        self.note(row, {"loss": losses})
         self.log("train/tokens", float(len(row.token_ids)), reduce_fx="sum", batch_size=1)
         return row.share * losses.sum()
 

@@ -56,6 +56,11 @@ class StepDPOModule(RowModule):
         self.reference_logprobs: dict[int, Tensor] = {}
         self.counts: Tensor | None = None
 
+    def settings(self) -> dict[str, Any]:
+        plain = {name: value for name, value in vars(self.loss).items() if isinstance(value, (bool, int, float, str))}
+        own = {f"model.loss.{name}": value for name, value in plain.items() if name != "training" and name[0] != "_"}
+        return {**super().settings(), "model.reference": self.reference, "model.loss": type(self.loss).__name__, **own}
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.adamw()
 
@@ -114,7 +119,8 @@ class StepDPOModule(RowModule):
             weights, labels = self.counts[row.units.cpu()].to(logprobs.device).unbind(1)
         pairs = Preferences(sums, reference_sums, row.lengths.view(-1, 2), weights, labels)
         losses, chosen_rewards, rejected_rewards = self.loss(pairs)
-        self.figures.add(
+        self.note(
+            row,
             {
                 "loss": losses,
                 "accuracy": (chosen_rewards > rejected_rewards).float(),
@@ -124,6 +130,6 @@ class StepDPOModule(RowModule):
                 "logprob_chosen": pairs.policy[:, 0],
                 "logprob_rejected": pairs.policy[:, 1],
                 "kl_to_reference": kl_estimate(logprobs.detach(), reference),
-            }
+            },
         )
         return row.share * losses.sum()  # a sum, as the share divides by the pairs of the whole optimizer step

@@ -3,24 +3,36 @@
 Knows Lightning, its strategies and rows. Does not know losses.
 """
 
+import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from psr.modules import resuming
 from psr.modules.figures import StepFigures
+from psr.modules.finite import check_step
+from psr.modules.standing import Standing
+from psr.policy.checkpoints import WholeCheckpoints
 from psr.policy.folder import empty_trainable, export_policy, load_trainable
-from psr.policy.lora import LoRA
+from psr.policy.lora import LoRA, adapters_off
+from psr.policy.self_check import check_export, check_policy, check_written, tree_row
 from psr.policy.sharding import ShardedStrategy, by_mesh, gradient_norm
-from psr.policy.tokenizer import check_folder, load_tokenizer
+from psr.policy.tokenizer import PolicyError, check_folder, load_tokenizer
 from psr.trees.packing import Row
 from psr.trees.scoring import row_logprobs
+from psr.trees.step_tree import Sample
+
+# The policy is in it on purpose: it is trained without dropout.
+warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
 
 
 class RowModule(LightningModule):
@@ -50,6 +62,7 @@ class RowModule(LightningModule):
         self.lora, self.checkpoint_activations = lora, checkpoint_activations
         self.policy: PreTrainedModel | None = None
         self.figures = StepFigures()
+        self.rows: list[tuple[int, Tensor]] = []
 
     @property
     def sharded(self) -> ShardedStrategy | None:
@@ -57,29 +70,85 @@ class RowModule(LightningModule):
         strategy = self.trainer.strategy
         return strategy if isinstance(strategy, ShardedStrategy) else None
 
+    @property
+    def _computed_in(self) -> torch.dtype:
+        """The type of the weights as the forward pass sees them."""
+        assert self.policy is not None
+        return self.policy.dtype if self.sharded is None else self.sharded.compute_dtype
+
+    def setup(self, stage: str) -> None:
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # another one is the user's choice
+            self.trainer.strategy.checkpoint_io = WholeCheckpoints()
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [Standing()]
+
+    def settings(self) -> dict[str, Any]:
+        """What a fit must keep to go on from a checkpoint, by the names of the settings."""
+        lora = None if self.lora is None else str(self.lora)
+        return {
+            "model.lr": self.lr,
+            "model.warmup_share": self.warmup_share,
+            "model.weight_decay": self.weight_decay,
+            "model.lora": lora,
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[resuming.NAME] = self.settings()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        resuming.check_same_settings(checkpoint, self.settings())
+
     def configure_model(self) -> None:
         if self.policy is not None:  # Lightning calls this once per stage
             return
-        # Here and not in __init__: only now does the strategy exist, and with it the mesh to shard over.
+        if self.trainer.precision in ("bf16-true", "16-true"):
+            raise PolicyError(
+                f"trainer.precision is {self.trainer.precision!r}: steps as small as a policy's are rounded away in "
+                "weights of 16 bits; use bf16-mixed, which computes as fast"
+            )
         if (strategy := self.sharded) is not None:
             self.policy = empty_trainable(self.model, self.lora, self.checkpoint_activations)
             strategy.shard(self, self.policy, self.model)
         else:
             self.policy = load_trainable(self.model, self.lora, self.checkpoint_activations)
 
+    def on_fit_start(self) -> None:
+        """Refuse a model that would not be trained as what it is. All ranks take part."""
+        assert self.policy is not None
+        check_policy(self.policy, self.model, self, self._computed_in)
+
     def forward(self, row: Row, score: Callable[[PreTrainedModel, Row], Tensor] = row_logprobs) -> Tensor:
         """Log-probabilities of the row's scored tokens, or another `score` of them: (scored,)."""
         assert self.policy is not None
         return score(self.policy, row)
 
+    def note(self, row: Row, figures: dict[str, Tensor]) -> None:
+        """Collect what a row says of its optimizer step, "loss" among it; tensors of any shape."""
+        self.rows.append((row.number, figures["loss"].detach().sum()))
+        self.figures.add(figures)
+
     def export(self, folder: str | Path) -> None:
-        """Write the policy as a plain Hugging Face folder. All ranks call this, rank 0 writes."""
+        """Write the policy as a plain Hugging Face folder, and read it back. All ranks call this, the first one writes.
+
+        Raises PolicyError where the folder's model does not compute what was trained.
+        """
         assert self.policy is not None
         tokenizer = load_tokenizer(self.model)
         if (strategy := self.sharded) is not None:
             strategy.export(self.policy, tokenizer, folder)
+            read_back = partial(self._read_back_shards, strategy, Path(folder))
+            check_export(self.policy, Path(folder), self, self._computed_in, read_back)
         elif self.trainer.is_global_zero:
             export_policy(self.policy, tokenizer, folder)
+            check_written(self.policy, Path(folder))
+
+    def _read_back_shards(self, strategy: ShardedStrategy, folder: Path, samples: list[Sample]) -> Tensor:
+        """Log-probabilities of the exported weights, which all ranks share as they do the policy's."""
+        assert self.policy is not None
+        self.trainer.strategy.barrier()  # until the first rank has written the folder
+        with adapters_off(self.policy), strategy.other_weights(self.policy, folder):
+            return self(tree_row(samples, self.policy.device))
 
     def trained_parts(self) -> list[Tensor]:
         """What this rank holds of all trained parameters; writing to these changes the policy."""
@@ -99,12 +168,15 @@ class RowModule(LightningModule):
     ) -> None:
         """Once per optimizer step: log the gradient norm and the other metrics, and clip as the Trainer says.
 
+        Raises DivergedError, on all ranks alike, where the loss or the norm is not finite.
+
         Lightning's own clipping refuses fused optimizers in every mixed precision, though bfloat16 scales no gradients.
         """
         # This hook is the one place that sees an optimizer step's gradients after accumulation and before the step.
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = gradient_norm([p.grad for p in parameters])
-        figures: dict[str, Any] = {**self.figures.take(self._over_ranks), "grad_norm": norm}
+        figures = {**self.figures.take(self._over_ranks), "grad_norm": norm}
+        self._check_finite(figures)
         for name, value in figures.items():
             self.log(f"train/{name}", value, prog_bar=name in ("loss", "accuracy"))
         if gradient_clip_val and gradient_clip_algorithm == GradClipAlgorithmType.VALUE:
@@ -112,6 +184,19 @@ class RowModule(LightningModule):
         elif gradient_clip_val:
             for some in by_mesh(parameters):  # all with the global norm, computed above once
                 torch.nn.utils.clip_grads_with_norm_(some, gradient_clip_val, norm)
+
+    def _check_finite(self, figures: dict[str, Tensor]) -> None:
+        # Scaled gradients of 16-mixed overflow now and then: the scaler leaves such a step out and scales less.
+        scaled = self.trainer.precision == "16-mixed"
+        watched = {"loss": figures["loss"]} | ({} if scaled else {"norm of the gradient": figures["grad_norm"]})
+        ran_with = {
+            **self.settings(),
+            "learning rate of this step": f"{self.trainer.optimizers[0].param_groups[0]['lr']:g}",
+            "trainer.gradient_clip_val": self.trainer.gradient_clip_val,
+            "trainer.precision": self.trainer.precision,
+        }
+        check_step(self.trainer.global_step + 1, watched, self.rows, ran_with)
+        self.rows.clear()
 
     def _over_ranks(self, sums: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")

@@ -8,20 +8,20 @@ Knows PyTorch's DTensors and causal language models of the Llama and Qwen2 kind.
 """
 
 import copy
-import os
-import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from lightning.pytorch.strategies import ModelParallelStrategy
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -29,7 +29,11 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from psr.files.jsonl import write_json
+from psr.files.whole import PARTIAL, refused, replacing
+from psr.policy.checkpoints import check_whole
+from psr.policy.folder import check_finite, not_finite
 from psr.policy.lora import merged_weights, plain_name
+from psr.policy.reading import UNREADABLE, one_line
 from psr.policy.tokenizer import PolicyError, check_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -127,6 +131,22 @@ class ShardedStrategy(ModelParallelStrategy):
         """Write the policy as a plain Hugging Face folder; every rank calls this, rank 0 writes."""
         export_shards(policy, tokenizer, folder, self.export_dtype, self.root_device, self.is_global_zero)
 
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
+        """Write a folder of shards; it takes its name only when every rank's part is there."""
+        path = Path(self.broadcast(filepath))
+        partial = path.with_name(path.name + PARTIAL)
+        try:
+            with replacing(path) if self.is_global_zero else nullcontext(partial):
+                super().save_checkpoint(checkpoint, partial, storage_options)
+                self.barrier()
+        except CheckpointException as error:  # all ranks get it, whichever failed
+            raise refused(path, next(iter(error.failures.values()))[0]) from error
+        self.barrier()
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        check_whole(Path(checkpoint_path))
+        return super().load_checkpoint(checkpoint_path, weights_only)
+
     @contextmanager
     def other_weights(self, policy: PreTrainedModel, folder: str | Path) -> Iterator[None]:
         """Swap in the weights of `folder`; the policy's own shards wait in host memory."""
@@ -177,7 +197,20 @@ def read_shards(policy: PreTrainedModel, folder: str | Path) -> None:
     if not list(folder.glob("*.safetensors")):
         raise PolicyError(f"{folder} has no safetensors files, which shards are read from: save it in that format")
     state = {plain_name(name): value for name, value in policy.named_parameters() if ".lora_" not in name}
-    dcp.load(state, storage_reader=dcp.HuggingFaceStorageReader(str(folder)))
+    try:
+        dcp.load(state, storage_reader=dcp.HuggingFaceStorageReader(str(folder)))
+    except (CheckpointException, *UNREADABLE) as error:
+        raise PolicyError(f"{folder}: its weights cannot be read in shards: {one_line(error)}") from error
+    broken = [name for name, value in state.items() if not bool(local(value).isfinite().all())]
+    if found := everyones(broken):
+        raise not_finite(found[0], folder)
+
+
+def everyones(names: list[str]) -> list[str]:
+    """The names of all ranks."""
+    found: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(found, names)
+    return [name for some in found for name in some]
 
 
 def local(value: Tensor) -> Tensor:
@@ -220,39 +253,56 @@ def export_shards(
 
     Every rank calls this and takes part in gathering one tensor after the other; the one that `writes` never holds more
     than a file of them in host memory. Adapters are merged into the exported weights.
+
+    Raises:
+        PolicyError: a weight is not finite, on all ranks; nothing is written then.
+        StorageError: the system refuses to store it.
     """
-    folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    if writes:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    weights = gathered(policy, folder, device)
+    if not writes:
+        exhaust(weights)
+        return
+    with replacing(folder) as partial:
+        partial.mkdir()
+        try:
+            write_weights(weights, partial, dtype, file_bytes)
+        finally:
+            exhaust(weights)  # the other ranks take part in gathering all of them, whether or not there is room
+        # What `save_pretrained` does beside the weights; it cannot do it itself, as it needs the whole model in memory.
+        config = copy.deepcopy(policy.config)
+        config.dtype, config.architectures = dtype, [type(policy).__name__]
+        config.save_pretrained(str(partial))
+        if policy.generation_config is not None:
+            policy.generation_config.save_pretrained(str(partial))
+        tokenizer.save_pretrained(str(partial))
+
+
+def gathered(policy: PreTrainedModel, folder: str | Path, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    """The weights on their way to `folder`, each whole on every rank; all ranks find alike that one is not finite."""
+    for name, value in merged_weights(policy, lambda value: whole(value, device)):
+        check_finite(name, value, folder)
+        # A tied head is the embedding under a second name; safetensors would store it twice.
+        if not (policy.config.tie_word_embeddings and name == "lm_head.weight"):
+            yield name, value
+
+
+def exhaust(weights: Iterator[tuple[str, Tensor]]) -> None:
+    for _ in weights:
+        pass
+
+
+def write_weights(weights: Iterable[tuple[str, Tensor]], folder: Path, dtype: torch.dtype, file_bytes: int) -> None:
+    """Write safetensors files of at most `file_bytes` each, unless a tensor is larger, and their index."""
     held: dict[str, Tensor] = {}
     places: dict[str, str] = {}
     total = 0
-    tied = policy.config.tie_word_embeddings
-    # Every rank runs the loop to its end, since each step gathers; only what becomes of the tensor differs.
-    for name, value in merged_weights(policy, lambda value: whole(value, device)):
-        # A tied head is the embedding under a second name; safetensors would store it twice.
-        if not writes or (tied and name == "lm_head.weight"):
-            continue
+    for name, value in weights:
         value = value.to("cpu", dtype).contiguous()
         if held and sum(map(_bytes, held.values())) + _bytes(value) > file_bytes:
-            total += _write(held, partial, places)
+            total += _write(held, folder, places)
         held[name] = value
-    if not writes:
-        return
-    total += _write(held, partial, places)
-    write_json(partial / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": places})
-    # What `save_pretrained` does beside the weights; it cannot do it itself, as it needs the whole model in memory.
-    config = copy.deepcopy(policy.config)
-    config.dtype, config.architectures = dtype, [type(policy).__name__]
-    config.save_pretrained(str(partial))
-    if policy.generation_config is not None:
-        policy.generation_config.save_pretrained(str(partial))
-    tokenizer.save_pretrained(str(partial))
-    # Only a complete folder gets the name that others look for.
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    total += _write(held, folder, places)
+    write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": places})
 
 
 def _bytes(value: Tensor) -> int:

@@ -1,6 +1,7 @@
-"""The tokenizer of a model folder, and the check that a folder holds a model.
+"""What is asked of a model folder without loading its weights: its tokenizer, what tokens end a text, its context.
 
-Many modules need only these, so transformers is imported when a tokenizer is loaded, and torch not at all.
+Importing this module imports neither torch nor transformers; asking does. Knows folders. reading.py says what is wrong
+with one.
 """
 
 from pathlib import Path
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class PolicyError(PSRError, ValueError):
-    """A model folder that cannot be loaded or created; the message names it."""
+    """A model folder that cannot be loaded or made; the message names it."""
 
 
 def check_folder(folder: str | Path) -> Path:
@@ -25,9 +26,22 @@ def check_folder(folder: str | Path) -> Path:
 
 
 def load_tokenizer(folder: str | Path) -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer
+    """The tokenizer of a Hugging Face folder; it has an EOS."""
+    from psr.policy.reading import read_tokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(check_folder(folder)), local_files_only=True)
-    if tokenizer.eos_token_id is None:
-        raise PolicyError(f"the tokenizer in {folder} has no EOS token: a solution could not end")
-    return tokenizer
+    return read_tokenizer(check_folder(folder))
+
+
+def load_eos(folder: str | Path) -> frozenset[int]:
+    """Every token at which the model of a Hugging Face folder ends a text; the tokenizer's EOS is one of them."""
+    from psr.policy.reading import read_eos
+
+    return read_eos(check_folder(folder))
+
+
+def context_tokens(folder: str | Path) -> int:
+    """Tokens of the longest sequence that the model of a Hugging Face folder takes."""
+    from psr.policy.context import context_of
+    from psr.policy.reading import read_config
+
+    return context_of(read_config(check_folder(folder)))

@@ -15,7 +15,8 @@ import threading
 
 def main() -> int:
     patience, command, alone = float(sys.argv[1]), sys.argv[2:], threading.Event()
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    # What this process was given a share in (the lock of a folder), the command has too: it may outlive this process.
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)
     # psr handles these, and closes the pipe. Ignored only from here on, as the command would inherit it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

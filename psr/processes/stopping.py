@@ -26,6 +26,21 @@ class Preempted(SystemExit):
     """This process was preempted and has stopped: the same command resumes from here."""
 
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C: 128 and the number of its signal, as shells have it."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, once everything has ended; says what is done and what is lost."""
+
+
+def keyboard_interrupt(error: BaseException) -> bool:
+    """Whether it comes of Ctrl-C. Lightning makes an exit with code 1 of it."""
+    return isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt)
+    )
+
+
 _asked: set[int] = set()  # signals received; module state, because a signal handler belongs to the whole process
 
 

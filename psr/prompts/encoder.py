@@ -5,10 +5,12 @@ Knows the tokenizer and the prompts. Does not know engines, search or training.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from psr.errors import PSRError
+from psr.errors import PSRError, UsageError
 from psr.prompts.templates import VERDICTS, Prompts
+from psr.prompts.token_ids import TokenIds
 from psr.records import Candidate
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class Encoder:
 
     Raises:
         StepBoundaryError: the tokenizer has no token boundary between `step_separator` and `step_marker`.
+        UsageError: `prompts.chat` is set, and the tokenizer has no chat template.
     """
 
     tokenizer: "PreTrainedTokenizerBase"
@@ -35,26 +38,36 @@ class Encoder:
     shots: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
+        if self.prompts.chat and self.tokenizer.chat_template is None:
+            raise UsageError(
+                f"prompts.chat is true, and the tokenizer of {self.tokenizer.name_or_path} has no chat template: leave "
+                "it out, or take a chat model"
+            )
         separator, marker = self.prompts.step_separator, self.prompts.step_marker
-        if marker and self.plain("x" + separator + marker) != self.plain("x" + separator) + self.plain(marker):
+        ids = self.plain("x" + separator + marker + "x")
+        if marker and all(self.text(ids[:end]) != "x" + separator for end in range(len(ids))):
             raise StepBoundaryError(
                 f"the tokenizer joins the step separator {separator!r} and the step marker {marker!r} into one token: "
                 "choose a prompts.step_marker that starts a token"
             )
 
+    @cached_property
+    def _ids(self) -> TokenIds:
+        return TokenIds(self.tokenizer)
+
     def plain(self, text: str) -> list[int]:
         """The ids of a text in the middle of a sequence: no special tokens are added."""
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        return list(self._ids.middle(text))
 
     def prompt(self, text: str, shots: Sequence[tuple[str, str]] = ()) -> tuple[int, ...]:
         """The ids of a prompt, with the special tokens (or the chat template) that begin one, after `shots`."""
         if not self.prompts.chat:
-            return tuple(self.tokenizer.encode("".join(f"{asked}{reply}\n\n" for asked, reply in shots) + text))
+            return self._ids.beginning("".join(f"{asked}{reply}\n\n" for asked, reply in shots) + text)
         turns = [(("user", asked), ("assistant", reply)) for asked, reply in shots]
         roles = [*(turn for both in turns for turn in both), ("user", text)]
         messages = [{"role": role, "content": content} for role, content in roles]
         rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return tuple(self.plain(str(rendered)))
+        return tuple(self.tokenizer.encode(str(rendered), add_special_tokens=False))
 
     def reason(self, problem: str) -> tuple[int, ...]:
         return self.prompt(self.prompts.reason_prompt(problem))
@@ -87,7 +100,8 @@ class Encoder:
         if finish_reason == "stop" and self.prompts.step_marker and stop:
             while len(self.text(ids)) > len(before + self.prompts.step_separator):  # the marker may be several tokens
                 ids.pop()
-        return Candidate(tuple(ids), self.text(ids), logprob, final=finish_reason == "eos")
+        final = finish_reason == "eos"  # the last token, which may be one that has a text
+        return Candidate(tuple(ids), self.text(ids[:-1] if final else ids), logprob, final)
 
     def text(self, token_ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return self._ids.text(token_ids)

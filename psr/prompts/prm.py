@@ -9,10 +9,12 @@ template; no engine, no training.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from psr.prompts.encoder import StepBoundaryError
 from psr.prompts.templates import STEP_MARK, fill
+from psr.prompts.token_ids import TokenIds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,26 +41,27 @@ class PRMEncoder:
 
     def __post_init__(self) -> None:
         for label in LABELS:
-            if len(self._plain(label)) != 1:
+            if len(self._ids.middle(label)) != 1:
                 raise StepBoundaryError(f"the tokenizer has no single token for {label!r}: take another model")
 
     @property
     def labels(self) -> tuple[int, int]:
         """The tokens of "+" and "-"."""
-        plus, minus = (self._plain(label)[0] for label in LABELS)
+        plus, minus = (self._ids.middle(label)[0] for label in LABELS)
         return plus, minus
 
     def head(self, problem: str) -> tuple[int, ...]:
         """The ids before the first step, with the special tokens that begin a text."""
-        return tuple(self.tokenizer.encode(fill(self.template, problem=problem)))
+        return self._ids.beginning(fill(self.template, problem=problem))
 
     def step(self, text: str) -> tuple[int, ...]:
-        """The ids of one step, without a mark such as "Step 2:"; its last token predicts the label."""
-        return tuple(self._plain(STEP_MARK.sub("", text.strip()) + "\n"))
+        """The ids of one step, without a mark such as "Step 2:"; at the last of them the label is predicted."""
+        return self._ids.middle(STEP_MARK.sub("", text.strip()) + "\n")
 
     def question(self, problem: str, steps: Sequence[str]) -> tuple[int, ...]:
         """The prompt whose next token says whether the last of `steps` is correct."""
         return self.head(problem) + tuple(token for step in steps for token in self.step(step))
 
-    def _plain(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
+    @cached_property
+    def _ids(self) -> TokenIds:
+        return TokenIds(self.tokenizer)

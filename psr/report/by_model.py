@@ -95,18 +95,21 @@ def mean_series(members: Sequence[Run], value: Value, **style: Any) -> Series:
 
 def graded_problems(run: Run) -> int | None:
     """The number of problems that the accuracies were measured on: p (1 - p) / stderr²; None if all are 0 or 1."""
-    sizes = [
-        m["accuracy"] * (1 - m["accuracy"]) / m["accuracy_stderr"] ** 2 for m in run.models if m["accuracy_stderr"]
-    ]
+    found = [(m["accuracy"], m["accuracy_stderr"]) for m in run.models]
+    sizes = [share * (1 - share) / error**2 for share, error in found if share is not None and error]
     return round(max(sizes)) if sizes else None
 
 
 def accuracy_intervals(run: Run) -> list[tuple[float, float]]:
-    """Wilson's 95% interval of the greedy accuracy of every model, in percent; empty if it cannot be computed."""
+    """Wilson's 95% interval of the greedy accuracy of every model, in percent; empty if it cannot be computed.
+
+    That of a model whose accuracy was not measured is (0, 0), and not drawn.
+    """
     problems = graded_problems(run)
     if problems is None:
         return []
-    ends = [wilson_interval(model["accuracy"], problems) for model in run.models]
+    measured = [model["accuracy"] for model in run.models]
+    ends = [(0.0, 0.0) if share is None else wilson_interval(share, problems) for share in measured]
     return [(100 * low, 100 * high) for low, high in ends]
 
 
@@ -214,10 +217,11 @@ def results(runs: Sequence[Run]) -> Table:
     rows = []
     for _, members in groups(runs):
         for run in members:
-            cells = {m["name"]: f"{100 * m['accuracy']:.1f} ± {100 * m['accuracy_stderr']:.1f}" for m in run.models}
-            gain = 100 * (run.models[-1]["accuracy"] - run.models[0]["accuracy"])
+            measured = [m for m in run.models if m["accuracy"] is not None]
+            cells = {m["name"]: f"{100 * m['accuracy']:.1f} ± {100 * m['accuracy_stderr']:.1f}" for m in measured}
+            gain = signed(100 * (measured[-1]["accuracy"] - measured[0]["accuracy"])) if measured else "–"
             seed = str(run.results.get("seed", "–"))
-            rows.append((run.label, seed, *(cells.get(name, "–") for name in names), signed(gain)))
+            rows.append((run.label, seed, *(cells.get(name, "–") for name in names), gain))
         if len(members) > 1:
             mean = mean_series(members, share("accuracy"))
             values = zip(mean.x, mean.y, mean.high, strict=True)

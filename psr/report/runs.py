@@ -4,8 +4,9 @@ Runs that differ only in the seed form a group: they share a colour, and their m
 """
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 from psr.errors import UsageError
 from psr.files.jsonl import read_json
 from psr.run.folder import RunFolder, search_figures
+from psr.run.record import flatten
 from psr.run.results import read_results
 from psr.sweeps.results import Results, read_sweeps
 
@@ -152,13 +154,17 @@ def unique_names(roots: Sequence[Path]) -> list[str]:
 
 
 def read_steps(root: Path) -> tuple[dict[str, float], ...]:
-    """The rows with a margin, from all logs of the run; of steps logged again after a resume, only the last."""
+    """The rows with a margin, from all logs of the run; of steps logged again after a resume, only the last.
+
+    Values that are not finite, as of a training that diverged, are left out.
+    """
     rows: dict[float, dict[str, float]] = {}
     for path in sorted(root.glob("*/*/version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1])):
         with path.open(encoding="utf-8", newline="") as lines:
             for row in csv.DictReader(lines):
                 if row.get("train/margin"):
                     numbers = {name: float(value) for name, value in row.items() if value}
+                    numbers = {name: value for name, value in numbers.items() if isfinite(value)}
                     rows[numbers["step"]] = numbers
     return tuple(rows[step] for step in sorted(rows))
 
@@ -170,15 +176,3 @@ def read_settings(root: Path) -> dict[str, dict[str, Any]]:
         values = dict(flatten(yaml.safe_load(path.read_text(encoding="utf-8")) or {}))
         found[path.parent.name] = {name: value for name, value in values.items() if value is not None}
     return found
-
-
-def flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Leaves of nested dictionaries and of lists of dictionaries, by dotted name."""
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from flatten(inner, f"{prefix}.{name}" if prefix else str(name))
-    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
-        for i, inner in enumerate(value):
-            yield from flatten(inner, f"{prefix}.{i}")
-    else:
-        yield prefix, value

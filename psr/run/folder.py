@@ -49,6 +49,11 @@ class RunFolder:
         return self.root / "analysis" / f"{name}.json"
 
     @property
+    def stages(self) -> Path:
+        """What the stages were run with, and which are done."""
+        return self.root / "stages.json"
+
+    @property
     def results(self) -> Path:
         return self.root / "results.json"
 
@@ -58,6 +63,11 @@ def add_seconds(folder: Path, part: str, seconds: float) -> None:
     path = folder / SECONDS
     spent = read_json(path)
     write_json(path, {**spent, part: spent.get(part, 0.0) + seconds})
+
+
+def set_seconds(folder: Path, parts: dict[str, float]) -> None:
+    """Say how much time these parts of an iteration took in all."""
+    write_json(folder / SECONDS, {**read_json(folder / SECONDS), **parts})
 
 
 def add_search(folder: Path, usage: dict[str, Usage], seconds: float) -> None:

@@ -1,19 +1,15 @@
 """`psr run`: the stages of a recipe one after the other, each once; started again, it runs only what is missing.
 
-Knows recipe files, overlays and which stages are done. Every stage is a `psr` command line; all paths in a stage's
-config are relative to the run directory.
+Knows recipe files and overlays; what the stages were run with is on record (record.py). Every stage is a `psr` command
+line; all paths in a stage's config are relative to the run directory.
 """
 
 import contextlib
 import json
-import os
 import shlex
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +18,15 @@ from rich.console import Console
 
 from psr.errors import UsageError
 from psr.files.jsonl import read_json, write_json
-from psr.processes.stopping import MARK, PREEMPTED, listen, stop_asked
-from psr.run.folder import RunFolder, add_seconds
+from psr.files.lock import hold
+from psr.files.whole import write_text
+from psr.processes.stopping import Interrupted
+from psr.run.folder import RunFolder, set_seconds
 from psr.run.gate import best_line, best_model, gate_table
-from psr.run.results import read_results, results_table, start_results
+from psr.run.launching import launch_stage
+from psr.run.record import Settings, StageRecord, changes, read_records, refuse, stage_settings, write_records
+from psr.run.redo import before, new_files, step_aside
+from psr.run.results import note_accepted, read_results, results_table, start_results
 
 JudgeKind = Literal["self", "random", "verifier"]
 
@@ -56,6 +57,9 @@ def run(
     overlay: str | None = None,
     set: dict[str, Any] | None = None,
     launch: str = "",
+    wait: bool = False,
+    redo: str | None = None,
+    accept_changes: bool = False,
     *,
     execute: Callable[[list[str]], None],
 ) -> None:
@@ -71,60 +75,108 @@ def run(
             YAML.
         launch: command that starts the processes of the recipe's parallel stages, and is given theirs, for instance
             "torchrun --nproc-per-node 8 --no-python" or "srun".
+        wait: wait for the end of another process that works in run_dir, instead of refusing.
+        redo: name of a stage to run again, and all that follow it; what they wrote steps aside, to run_dir/replaced.
+        accept_changes: go on though stages were run with other settings than the recipe has now; results.json says so.
         execute: runs the command line of a stage; the command line hands itself over.
     """
     recipe = recipe.resolve()
-    run_dir = (run_dir or Path("runs") / recipe.name).resolve()
+    folder = RunFolder((run_dir or Path("runs") / recipe.name).resolve())
     spec = read_recipe(recipe)
     values = {**read_variables(spec, set or {}), "recipe": str(recipe), "seed": str(seed), "judge": judge}
     stages = [Stage(**stage) for stage in spec["stages"]]
     on_top = read_overlay(recipe, overlay, [stage.name for stage in stages])
-    console, folder = Console(), RunFolder(run_dir)
     chosen = {name: values[name] for name in set} if set else None
     identity = {"recipe": spec["name"], "seed": seed, "judge": judge, "overlay": overlay, "set": chosen}
-    check_same_run(folder, identity)
-    start_results(folder.results, spec["name"], seed, judge)
-    done = read_json(run_dir / "stages.json")
-    with contextlib.chdir(run_dir):
+    with hold(folder.root, wait) as share, contextlib.chdir(folder.root):
+        check_same_run(folder, identity)
+        values["best"] = "{best}"  # on record as that: which model it is shows when the stage is run
+        words = {stage.name: command_words(stage, values) for stage in stages}
+        settings = {name: stage_settings(of, recipe, on_top.get(name)) for name, of in words.items()}
+        records = go_on_from(folder, settings, redo, accept_changes)
+        note_seconds(folder, stages, records)
+        start_results(folder.results, spec["name"], seed, judge)
+        console = Console()
         for number, stage in enumerate(stages, start=1):
-            if stage.name in done:
+            if stage.name in records and records[stage.name].done:
                 console.print(f"[dim]{number}/{len(stages)} {stage.name}: done before[/dim]")
                 continue
             console.rule(f"{number}/{len(stages)} {stage.name}")
+            records[stage.name] = StageRecord(settings[stage.name])
+            write_records(folder.stages, records)
+            named = {**values, "best": best_model(read_results(folder.results))}
+            arguments = stage_arguments(stage, named, on_top.get(stage.name), folder.root)
             started = time.monotonic()
-            best = best_model(read_results(folder.results))
-            arguments = stage_arguments(stage, {**values, "best": best}, on_top.get(stage.name), run_dir)
-            if stage.parallel and launch:
-                start(launch, arguments, run_dir / "stopped")
-            else:
-                execute(arguments)
-            seconds = time.monotonic() - started
-            if stage.seconds_of:
-                add_seconds(folder.iteration(1), stage.seconds_of, seconds)
-            done[stage.name] = seconds
-            write_json(run_dir / "stages.json", done)
-    results = read_results(folder.results)
-    for shown in (results_table(results), gate_table(results), best_line(results)):
-        if shown is not None:
-            console.print(shown)
-    console.print(f"written to {folder.results}")
+            try:
+                if stage.parallel and launch:
+                    launch_stage(launch, arguments, folder.root / "stopped", share)
+                else:
+                    execute(arguments)
+            except KeyboardInterrupt as error:
+                raise Interrupted(standing(stage.name, records)) from error
+            note_done(folder, stages, records, stage.name, time.monotonic() - started)
+        results = read_results(folder.results)
+        for shown in (results_table(results), gate_table(results), best_line(results)):
+            if shown is not None:
+                console.print(shown)
+        console.print(f"written to {folder.results}")
 
 
-def start(launch: str, arguments: list[str], mark: Path) -> None:
-    """Run a stage in processes of its own, forward a stop signal to them, and exit as they do if they fail.
+def go_on_from(
+    folder: RunFolder, settings: dict[str, Settings], redo: str | None, accept_changes: bool
+) -> dict[str, StageRecord]:
+    """The records of the stages that were begun, but for those that are to be run again.
 
-    Preempted processes leave the file `mark`, since launchers do not pass on their exit code.
+    Raises:
+        UsageError: a stage was run with other settings than it has now, which is not accepted.
     """
-    mark.unlink(missing_ok=True)
-    process = subprocess.Popen([*shlex.split(launch), "psr", *arguments], env={**os.environ, MARK: str(mark)})
-    before = listen(lambda number: process.terminate())  # every launcher forwards SIGTERM
-    code = process.wait()
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    if mark.exists() or stop_asked():
-        sys.exit(PREEMPTED)
-    if code:
-        sys.exit(code)
+    records = read_records(folder.stages)
+    if redo is not None:
+        kept = before(records, redo)
+        undone = {name: replace(record, seconds=None) for name, record in records.items()}
+        write_records(folder.stages, {**undone, **kept})  # a kill on the way must not leave stages done without files
+        step_aside(folder.root, kept)
+        records = kept
+    found = changes(records, settings)
+    if found and not accept_changes:
+        refuse(found, folder.root)
+    if found:
+        note_accepted(folder.results, [asdict(change) for change in found])
+        records = {
+            name: replace(record, settings=settings.get(name, record.settings)) for name, record in records.items()
+        }
+    write_records(folder.stages, records)
+    return records
+
+
+def note_done(
+    folder: RunFolder, stages: list[Stage], records: dict[str, StageRecord], name: str, seconds: float
+) -> None:
+    """Put on record that a stage is done, and what M1 took by then."""
+    models = tuple(model["name"] for model in read_results(folder.results)["models"])
+    files = new_files(folder.root, records, name)
+    records[name] = replace(records[name], seconds=seconds, files=files, models=models)
+    note_seconds(folder, stages, records)
+    write_records(folder.stages, records)
+
+
+def note_seconds(folder: RunFolder, stages: list[Stage], records: dict[str, StageRecord]) -> None:
+    """Say what M1 took: the sum of the stages that count as its search or training."""
+    parts: dict[str, float] = {}
+    for stage in stages:
+        if stage.seconds_of and stage.name in records:
+            parts[stage.seconds_of] = parts.get(stage.seconds_of, 0.0) + (records[stage.name].seconds or 0.0)
+    if parts:
+        set_seconds(folder.iteration(1), parts)
+
+
+def standing(stage: str, records: dict[str, StageRecord]) -> str:
+    """What a run has come to that was stopped in the middle of `stage`."""
+    done = [name for name, record in records.items() if record.done]
+    return (
+        f"stopped by Ctrl-C. Done: {', '.join(done) or 'no stage'}. Not done: {stage}, of which stays what it had "
+        "written by now; what was under way in it is lost and will be made again"
+    )
 
 
 def read_recipe(recipe: Path) -> dict[str, Any]:
@@ -180,16 +232,20 @@ def check_same_run(folder: RunFolder, settings: dict[str, Any]) -> None:
     write_json(path, settings)
 
 
-def stage_arguments(stage: Stage, values: dict[str, str], on_top: dict[str, Any] | None, run_dir: Path) -> list[str]:
-    """The stage's command line, with placeholders filled in and the overlay as its last config file."""
+def command_words(stage: Stage, values: dict[str, str]) -> list[str]:
+    """The stage's command line, with placeholders filled in."""
     try:
-        arguments = [argument.format(**values) for argument in shlex.split(stage.command)]
+        return [argument.format(**values) for argument in shlex.split(stage.command)]
     except KeyError as error:
         raise UsageError(f"stage {stage.name}: {{{error.args[0]}}} is no variable of the recipe; set it") from None
+
+
+def stage_arguments(stage: Stage, values: dict[str, str], on_top: dict[str, Any] | None, run_dir: Path) -> list[str]:
+    """The stage's command line with the overlay stacked as a last config file."""
+    arguments = command_words(stage, values)
     if on_top is None:
         return arguments
     path = run_dir / "overlays" / f"{stage.name}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(on_top))
+    write_text(path, yaml.safe_dump(on_top))
     last_config = max(i for i, argument in enumerate(arguments) if argument == "--config") + 2
     return [*arguments[:last_config], "--config", str(path), *arguments[last_config:]]

@@ -1,5 +1,6 @@
 """`results.json` of a run: one entry per model M1, M2, ..., and the table that is printed from it."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ COLUMNS = {
 
 
 def start_results(path: Path, recipe: str, seed: int, judge: str) -> None:
-    """Write the run's name to `results.json`, keeping the models that are already there."""
-    write_json(path, {"recipe": recipe, "seed": seed, "judge": judge, "models": read_results(path)["models"]})
+    """Name the run in `results.json`; what is already there of models and accepted changes stays."""
+    before = read_json(path)
+    write_json(path, {**before, "recipe": recipe, "seed": seed, "judge": judge, "models": before.get("models", [])})
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -43,6 +45,18 @@ def update_model(path: Path, fields: dict[str, Any]) -> None:
     put_model(path, {**(before[0] if before else {}), **fields})
 
 
+def keep_models(path: Path, names: Collection[str]) -> None:
+    """Leave out all models but those named."""
+    results = read_results(path)
+    write_json(path, {**results, "models": [model for model in results["models"] if model["name"] in names]})
+
+
+def note_accepted(path: Path, changes: list[dict[str, Any]]) -> None:
+    """Say that the run went on with settings that some of its stages were not run with."""
+    results = read_results(path)
+    write_json(path, {**results, "accepted_changes": [*results.get("accepted_changes", []), *changes]})
+
+
 def has_model(path: Path, name: str) -> bool:
     return any(model["name"] == name for model in read_results(path)["models"])
 
@@ -50,6 +64,8 @@ def has_model(path: Path, name: str) -> bool:
 def results_table(results: dict[str, Any]) -> Table:
     """One row per model; shares in percent."""
     title = f"{results.get('recipe', 'run')}, seed {results.get('seed')}, judge {results.get('judge')}"
+    if accepted := results.get("accepted_changes"):
+        title += f"\n{len(accepted)} changes of settings accepted on the way, see results.json"
     seconds_of = ("search\ns", "train\ns", "eval\ns")
     table = Table("model", *COLUMNS.values(), *seconds_of, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for model in results["models"]:

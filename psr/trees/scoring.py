@@ -3,6 +3,8 @@
 Knows transformers' causal language models and rows. Does not know losses or Lightning.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from psr.trees.attention import attention_arguments
+from psr.trees.head import own_logits
 from psr.trees.packing import Row
 
 CHUNK = 512
@@ -17,40 +20,47 @@ CHUNK = 512
 
 
 def row_logprobs(policy: PreTrainedModel, row: Row, chunk: int = CHUNK) -> Tensor:
-    """log p(token | its path) of every scored token, in float32 or wider: (scored,).
-
-    The logits of a chunk are recomputed in the backward pass instead of being kept.
-    """
-    hidden, head = scored_hidden(policy, row), policy.get_output_embeddings()
-    # With a vocabulary of 150,000, logits are the largest tensors of a training step: (scored, vocabulary), with their
-    # gradient and float32 copies. Checkpointing bounds both passes to one chunk, for one more product with the head.
-    parts = [
-        checkpoint(_logprobs, head, some, targets, use_reentrant=False)
-        for some, targets in zip(hidden.split(chunk), row.targets.split(chunk), strict=True)
-    ]
-    return torch.cat(parts)
+    """log p(token | its path) of every scored token, in float32 or wider: (scored,)."""
+    return by_chunks(policy, row, _logprobs, chunk)
 
 
 @torch.no_grad()
 def row_hits(policy: PreTrainedModel, row: Row, chunk: int = CHUNK) -> Tensor:
     """Whether the model's most likely token is the one of the completion, for every scored token: (scored,), bool."""
-    hidden, head = scored_hidden(policy, row), policy.get_output_embeddings()
-    return torch.cat([head(some).argmax(-1) for some in hidden.split(chunk)]) == row.targets
+    return by_chunks(policy, row, lambda logits, targets: logits.argmax(-1) == targets, chunk)
 
 
-def scored_hidden(policy: PreTrainedModel, row: Row) -> Tensor:
-    """The last hidden states at the positions that predict the scored tokens: (scored, width)."""
+def by_chunks(
+    policy: PreTrainedModel, row: Row, score: Callable[[Tensor, Tensor], Tensor], chunk: int = CHUNK
+) -> Tensor:
+    """`score` of logits (positions, vocabulary) and targets (positions,) at the scored tokens: (scored, ...).
+
+    The logits of a chunk are recomputed in the backward pass instead of being kept.
+    """
     # The model without its head: most tokens of a row are prompts, whose logits nobody needs.
     output = policy.base_model(
         input_ids=row.token_ids[None],
         position_ids=row.position_ids[None],
         use_cache=False,
-        **attention_arguments(row.ends),
+        **attention_arguments(row.ends, row.position_ids),
     )
-    return output.last_hidden_state[0, row.sources]
+    hidden = output.last_hidden_state[0, row.sources]  # (scored, width): where the scored tokens are predicted
+    # With a vocabulary of 150,000, logits are the largest tensors of a training step: (scored, vocabulary), with their
+    # gradient and float32 copies. Checkpointing bounds both passes to one chunk, for one more product with the head.
+    return torch.cat(
+        [
+            checkpoint(_scored, policy, some, targets, score, use_reentrant=False)
+            for some, targets in zip(hidden.split(chunk), row.targets.split(chunk), strict=True)
+        ]
+    )
 
 
-def _logprobs(head: torch.nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
-    logits = head(hidden)  # (chunk, vocabulary)
+def _scored(
+    policy: PreTrainedModel, hidden: Tensor, targets: Tensor, score: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    return score(own_logits(policy, hidden), targets)
+
+
+def _logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     # Not in bfloat16, whose 8 bits of precision are coarser than the log-ratios that DPO compares.
     return -F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, reduction="none")

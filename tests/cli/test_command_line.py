@@ -348,7 +348,9 @@ def test_a_stage_that_fails_ends_a_real_run_with_its_message_alone(run_dir: Path
     failed = subprocess.run(called, env=environment(), capture_output=True, text=True)
     assert failed.returncode == 1 and "Traceback" not in failed.stderr
     assert failed.stderr.splitlines()[-1].startswith("psr: data/test.jsonl, line 13: not JSON")
-    assert contents(run_dir) == before
+    after = contents(run_dir)
+    assert json.loads(after.pop("stages.json"))["test"]["seconds"] is None, "begun, and not done"
+    assert after == {name: content for name, content in before.items() if name != "stages.json"}
     test.write_bytes(whole)
     mended = subprocess.run(called, env=environment(), capture_output=True, text=True)
     assert mended.returncode == 0 and "self_rewarding: done before" in mended.stdout

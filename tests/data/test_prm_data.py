@@ -100,7 +100,7 @@ def test_a_rows_logits_loss_and_gradient_are_those_of_the_steps_one_by_one(
     found, loss = [], 0.0
     for planned in plan.rows:
         row = build_row(planned)
-        found += [(label, logit) for logit, label in zip(*module(row), strict=True)]
+        found += [(label, logit) for logit, label in zip(*module.rated(row), strict=True)]
         loss = loss + module.training_step(row, 0) / plan.rows_per_step
     loss.backward()
     gradients = [parameter.grad.clone() for parameter in module.policy.parameters()]

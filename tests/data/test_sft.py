@@ -167,7 +167,11 @@ def test_samples_longer_than_max_tokens_are_left_out_and_counted(
     data.setup("fit")
     assert [len(sample) for sample in data.train_samples] == [14]
     assert "1 of 2 samples exceed 20 tokens" in capsys.readouterr().out
-    with pytest.raises(UsageError, match=r"max_tokens is 3, and none of 2 samples"):
+    long = {"id": "3", "problem": "+".join("1" * 30), "solution": "1+1=2\n" * 10}
+    data = module(tmp_path, llama, prompts, ift=file(tmp_path, [*IFT, long], "long"), eft=None)
+    data.setup("fit")
+    assert "1 of 3 samples exceed 96 tokens" in capsys.readouterr().out, "longer than the model's context"
+    with pytest.raises(UsageError, match=r"max_tokens is 3 and the model takes up to 96: none of 2 samples"):
         module(tmp_path, llama, prompts, eft=None, max_tokens=3).setup("fit")
 
 
@@ -210,7 +214,7 @@ def test_all_judge_data_is_mixed(tmp_path: Path, llama: Path, prompts: Prompts):
         file(tmp_path, IFT, "ift"),
         [file(tmp_path, [EFT], "steps"), file(tmp_path, [response], "responses")],
         file(tmp_path, [scored], "scores"),
-        prompts=prompts,
+        prompts=replace(prompts, score="{problem}\n{steps}{response}\n"),
     )
     data.trainer = Trainer(logger=False, accelerator="cpu")
     data.setup("fit")

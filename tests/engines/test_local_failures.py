@@ -10,7 +10,7 @@ from psr.engines.base import Completion, EngineError, PromptTooLong, Sampling
 from psr.engines.local import LocalEngine
 from psr.policy.folder import export_policy, new_policy
 from psr.policy.tiny_tokenizer import build_tokenizer
-from tests.conftest import CONTEXT, TINY, PolicyMaker
+from tests.conftest import CONTEXT, PolicyMaker
 from tests.engines.serving import SAMPLED, serve
 
 
@@ -124,8 +124,9 @@ def test_settings_that_cannot_work_are_named(options: dict[str, Any], message: s
         LocalEngine(**options)
 
 
-def test_a_model_with_a_shorter_window_than_its_context_is_refused(tmp_path: Path):
+def test_a_model_with_a_state_instead_of_keys_and_values_is_refused(tmp_path: Path):
     tokenizer = build_tokenizer()
-    export_policy(new_policy("mistral", {**TINY, "sliding_window": 16}, tokenizer), tokenizer, tmp_path / "sliding")
-    with pytest.raises(EngineError, match=r"\(mistral\) has layers that do not see its whole context of 96 tokens"):
-        serve(tmp_path / "sliding", lambda engine: engine.health())
+    recurrent = new_policy("mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}, tokenizer)
+    export_policy(recurrent, tokenizer, tmp_path / "recurrent")
+    with pytest.raises(EngineError, match=r"the in-process engine (does not|cannot) serve"):
+        serve(tmp_path / "recurrent", lambda engine: engine.health())

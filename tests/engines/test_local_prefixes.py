@@ -99,10 +99,10 @@ def test_each_new_token_is_computed_once_and_sees_exactly_its_own_beginning(seed
                 assert computed.issuperset(pack.context)
                 for j, node in enumerate(pack.nodes):
                     assert batch.ids[i, j] == node.token and batch.positions[i, j] == node.depth
-                    visible = seen[i][batch.mask[i, 0, j]].tolist()
+                    visible = seen[i][batch.seen[i, j]].tolist()
                     assert sorted(visible) == sorted(above.slot for above in ancestors(node))
                     times[node.slot] += 1
                     in_stage.add(node.slot)
-            assert batch.mask.any(-1).all(), "a token that sees nothing has no softmax"
+            assert batch.seen.any(-1).all(), "a token that sees nothing has no softmax"
         computed |= in_stage
     assert set(times.values()) == {1}

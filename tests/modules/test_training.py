@@ -1,6 +1,7 @@
 """What the trained modules share: how the gradient is clipped and how its norm is logged."""
 
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ from lightning import Trainer
 from torch import Tensor
 
 from psr.data.rows import row_loader
+from psr.modules.finite import DivergedError
 from psr.modules.sft import SFTModule
-from psr.policy.folder import load_policy
+from psr.policy.folder import export_policy, load_policy
+from psr.policy.tokenizer import PolicyError, load_tokenizer
 from tests.modules.test_sft import ONE_ROW, SAMPLES, SOME_ROWS, plan
 from tests.modules.test_step_dpo import QUIET
 
@@ -57,3 +60,37 @@ def test_the_optimizer_is_fused_and_clips_in_bfloat16_too(llama: Path):
     trainer = fit(module, SOME_ROWS, gradient_clip_val=0.1, precision="bf16-mixed")
     assert trainer.optimizers[0].defaults["fused"] and trainer.global_step == 1
     assert max(change.abs().max().item() for change in moved(module, llama)) == pytest.approx(1e-2, rel=1e-2)
+
+
+def test_a_training_that_diverges_ends_at_once_and_exports_nothing(llama: Path, tmp_path: Path):
+    module = SFTModule(str(llama), export_to=str(tmp_path / "M1"), lr=1e12, warmup_share=0.0, weight_decay=0.5)
+    trainer = Trainer(accelerator="cpu", devices=1, max_epochs=5, **QUIET)
+    rows = plan(SOME_ROWS, 4)
+    told = r"at optimizer step [23]: the loss is nan.* rows? [\d, ]+ of the epoch.*lr 1000000000000\.0.*decay 0\.5"
+    with pytest.raises(DivergedError, match=told):
+        trainer.fit(module, row_loader(rows, trainer))
+    assert trainer.global_step <= 2 and not (tmp_path / "M1").exists()
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_model_with_a_weight_that_is_no_number_is_neither_written_nor_read(
+    llama: Path, tmp_path: Path, broken: float
+):
+    policy, tokenizer = load_policy(llama), load_tokenizer(llama)
+    name = "model.layers.1.mlp.up_proj.weight"
+    with torch.no_grad():
+        policy.get_parameter(name)[0, 0] = broken
+    with pytest.raises(PolicyError, match=f"M1: the weight {name} holds NaN or infinity"):
+        export_policy(policy, tokenizer, tmp_path / "M1")
+    assert not list(tmp_path.iterdir())
+    policy.save_pretrained(tmp_path / "M1")
+    with pytest.raises(PolicyError, match=f"M1: the weight {name} holds NaN or infinity"):
+        load_policy(tmp_path / "M1")
+
+
+def test_a_model_that_was_cut_short_is_named(llama: Path, tmp_path: Path):
+    copytree(llama, tmp_path / "M1")
+    [file] = (tmp_path / "M1").glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(PolicyError, match=r"M1: its weights cannot be read \("):
+        load_policy(tmp_path / "M1")

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +10,14 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from psr.policy.folder import export_policy, load_policy, load_trainable
-from psr.policy.lora import LoRA, adapted_layers, adapters_off, add_adapters, merged_state
+from psr.policy.lora import LoRA, LoRAError, adapted_layers, adapters_off, add_adapters, merged_state
+from psr.policy.self_check import check_written
+from psr.policy.tiny_tokenizer import build_tokenizer
+from psr.policy.tokenizer import load_tokenizer
 from psr.trees.attention import use_tree_attention
 from psr.trees.packing import Row
 from psr.trees.scoring import row_logprobs
+from tests.families import GPT, RIGHT, UNTIED, make_model
 from tests.trees.test_step_tree import random_pairs, row_of
 
 
@@ -93,3 +98,63 @@ def test_adapters_get_the_same_gradient_with_activation_checkpointing(llama: Pat
         assert all(p.grad is None for p in ours.parameters() if not p.requires_grad)
     for one, other in zip(*gradients, strict=True):
         assert one.abs().max() > 0 and torch.allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mixtral", "gemma2", "gpt_oss", "granite"])
+def test_adapters_of_every_family_are_in_what_is_exported(
+    name: str, tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+):
+    """GPT-2's weights are transposed; experts that are one tensor get no adapter, and are exported as they were."""
+    policy = add_adapters(use_tree_attention(make_model(*RIGHT[name])), LoRA(rank=4))
+    before = logprobs(policy)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn(parameter.shape)
+    assert (logprobs(policy) - before).abs().max() > 0.1
+    export_policy(policy, tokenizer, tmp_path / "M2")
+    assert check_written(policy, tmp_path / "M2") < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings", "targets", "reason"),
+    [
+        ("llama", UNTIED, ["embed_tokens"], "gives an adapter to model.embed_tokens, a Embedding"),
+        (
+            "llama",
+            {**UNTIED, "tie_word_embeddings": True},
+            ["q_proj", "lm_head"],
+            "lm_head, whose weight is also that of",
+        ),
+        ("llama", UNTIED, ["input_layernorm"], "LlamaRMSNorm.* is not supported"),
+        ("llama", UNTIED, ["nonsense"], r"targets is \['nonsense'\], and llama: Target modules .* not found"),
+        ("gpt2", GPT, ["wte"], "transformer.wte, a Embedding"),
+        ("mixtral", RIGHT["mixtral"][1], ["experts"], "MixtralExperts.* is not supported"),
+    ],
+)
+def test_adapters_that_could_not_be_merged_are_refused_at_once(
+    architecture: str, settings: dict[str, Any], targets: list[str], reason: str
+):
+    with pytest.raises(LoRAError, match=reason):
+        add_adapters(make_model(architecture, settings), LoRA(rank=2, targets=targets))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_larger_embeddings_and_an_added_pad_token_survive_training_and_export(tied: bool, tmp_path: Path):
+    """The embeddings have 64 rows, as models round them up; the tokenizer has 42 tokens and gets one more."""
+    tokenizer = build_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "<padding>"})
+    model = make_model("llama", {**UNTIED, "tie_word_embeddings": tied})
+    model.resize_token_embeddings(64)
+    export_policy(model, tokenizer, tmp_path / "M0")
+    policy = load_trainable(tmp_path / "M0", LoRA(rank=4))
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn(parameter.shape)
+    export_policy(policy, load_tokenizer(tmp_path / "M0"), tmp_path / "M1")
+    assert check_written(policy, tmp_path / "M1") < 1e-5
+    exported = load_policy(tmp_path / "M1").eval()
+    assert exported.get_input_embeddings().weight.shape[0] == 64
+    assert (exported.get_input_embeddings().weight is exported.get_output_embeddings().weight) == tied
+    assert load_tokenizer(tmp_path / "M1").pad_token == "<padding>"

@@ -1,12 +1,17 @@
 """Run folders as the report reads them: names, groups, logs of resumed processes, settings."""
 
+import json
+import math
 from pathlib import Path
 
 import pytest
 import yaml
 
 from psr.errors import UsageError
+from psr.report.markdown import build_markdown
+from psr.report.plotly_figures import draw
 from psr.report.runs import read_runs
+from psr.report.sections import charts
 from tests.report.conftest import EXCERPT, MakeRun, log_training
 
 
@@ -77,3 +82,21 @@ def test_a_real_run_is_read():
     assert run.settings["self_rewarding"]["model.init_args.loss.init_args.beta"] == 1.0
     tokens = run.usage(2)["generated_tokens"]
     assert tokens is not None and tokens > 100_000
+
+
+def test_figures_leave_out_what_is_no_number(make_run: MakeRun):
+    """As of a training that diverged."""
+    root = make_run()
+    path = root / "self_rewarding" / "logs" / "version_0" / "metrics.csv"
+    path.write_text(path.read_text().replace(",0.75,", ",nan,", 5).replace("-0.1", "-inf", 3))
+    results = json.loads((root / "results.json").read_text())
+    results["models"][1] |= {"accuracy": math.nan, "judge_accuracy": math.inf}
+    (root / "results.json").write_text(json.dumps(results))
+    found = read_runs([root])
+    assert all(math.isfinite(value) for row in found[0].steps for value in row.values())
+    drawn = charts(found)
+    assert {chart.key for chart in drawn} >= {"accuracy", "judge-accuracy", "rewards"}
+    assert "nan" not in build_markdown(found)
+    for chart in drawn:
+        draw(chart)
+        assert all(y is None or math.isfinite(y) for series in chart.series for y in series.y)

@@ -9,16 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from psr.engines.base import EngineError
+from psr.engines.local.attention import NAME, Seen, additive
 from psr.engines.local.decode import DecodeBatch
 from psr.engines.local.kv import PackedCache, Pool, kv_shape
 from psr.engines.local.packing import batches, plan, tensors
 from psr.engines.local.prefix_tree import Node, PrefixTree
 from psr.engines.local.rows import Row
+from psr.engines.local.texts import Texts
+from psr.policy.context import context_of
+from psr.trees.head import own_logits, own_logits_float32
 
 JOIN_SHARE = 0.25
 """Rows join once they are this share of those under way: a prefill for every single one would be mostly overhead."""
@@ -36,18 +39,25 @@ class Core:
     """Decodes and scores rows with one model.
 
     Args:
-        model: a causal language model whose layers all see the whole context.
+        model: a causal language model; from now on it is called with this engine's cache and masks.
         tokenizer: its tokenizer.
-        max_batch: most rows decoded together.
-        cache_bytes: memory of the KV cache, half for the prefix cache and half for rows under way.
+        eos: tokens that end a completion.
+        max_batch: rows decoded together.
+        cache_bytes: memory for keys and values, half for prefixes that are kept and half for rows under way.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_batch: int, cache_bytes: int
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        eos: frozenset[int],
+        max_batch: int,
+        cache_bytes: int,
     ) -> None:
-        self.model, self.tokenizer = model, tokenizer
         shape = kv_shape(model)
-        tokens, self.context = cache_bytes // 2 // shape.token_bytes, int(model.config.max_position_embeddings)
+        model.set_attn_implementation(NAME)
+        self.model, self.texts = model, Texts(tokenizer)
+        tokens, self.context = cache_bytes // 2 // shape.token_bytes, context_of(model.config)
         if tokens < self.context:
             needed = 2 * self.context * shape.token_bytes / 2**30
             raise EngineError(
@@ -56,8 +66,7 @@ class Core:
             )
         self._pool = Pool(shape, tokens)
         self._tree = PrefixTree(tokens)
-        self._pieces: dict[int, str] = {}
-        self._decoding = DecodeBatch(model, shape, max_batch, tokens, tokenizer.eos_token_id, self._piece)
+        self._decoding = DecodeBatch(model, shape, max_batch, tokens, eos, self.texts)
         self._waiting: deque[Row] = deque()
 
     @property
@@ -105,11 +114,9 @@ class Core:
         going = [i for i, prompt in enumerate(prompts) if not prompt.rows[0].choices]
         finished = self._score([prompts[i] for i in scored], last[scored]) if scored else []
         if going:
-            head = self.model.get_output_embeddings()
+            logits = own_logits(self.model, last[going]).float()
             slots = [[node.slot for node in prompts[i].path] for i in going]
-            finished += self._decoding.join(
-                [prompts[i].rows for i in going], head(last[going]).float(), slots, self._pool
-            )
+            finished += self._decoding.join([prompts[i].rows for i in going], logits, slots, self._pool)
         return finished
 
     def _admit(self) -> tuple[list[_Prompt], dict[Node, None]]:
@@ -150,13 +157,14 @@ class Core:
                 # Without the head: logits are wanted for one token of each prompt only.
                 output = self.model.base_model(
                     input_ids=batch.ids,
-                    attention_mask=batch.mask,
+                    attention_mask=Seen(additive(batch.seen, self.model.dtype), batch.positions, batch.key_positions),
                     position_ids=batch.positions,
                     past_key_values=PackedCache(self._pool, batch.context, batch.slots),
                     use_cache=True,
                 )
+                last = output.last_hidden_state
                 places = [(node, i, j) for i, p in enumerate(packs) for j, node in enumerate(p.nodes) if node in wanted]
-                hidden.update({node: output.last_hidden_state[i, j] for node, i, j in places})
+                hidden.update({node: last[i, j] for node, i, j in places})
         return hidden
 
     def _score(self, prompts: list[_Prompt], last: Tensor) -> list[Row]:
@@ -164,9 +172,7 @@ class Core:
 
         The logits are computed in float32: rounded to bfloat16, those of two verdicts would mostly be equal.
         """
-        head = self.model.get_output_embeddings()
-        bias = None if head.bias is None else head.bias.float()
-        logprobs = F.linear(last.float(), head.weight.float(), bias).log_softmax(-1)  # (prompts, vocabulary)
+        logprobs = own_logits_float32(self.model, last).log_softmax(-1)
         for prompt, values in zip(prompts, logprobs, strict=True):
             for row in prompt.rows:
                 row.scores = values[list(row.choices)].tolist()
@@ -190,9 +196,3 @@ class Core:
             device = self._pool.keys[0].device
             where = (torch.tensor(one, device=device) for one in (rows, columns, slots))
             self._decoding.arena.store(self._pool, *where)
-
-    def _piece(self, token: int) -> str:
-        """The text of one token, cached: detokenizing every row at every step would cost more than the model."""
-        if token not in self._pieces:
-            self._pieces[token] = str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
-        return self._pieces[token]

@@ -5,16 +5,18 @@ cache row and one forward, until they sample different tokens. The candidates of
 much of their decoding. Knows rows and the arena. Does not know who asked.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from psr.engines.local.attention import Seen, additive
 from psr.engines.local.kv import Arena, ArenaCache, KVShape, Pool
 from psr.engines.local.packing import padded
 from psr.engines.local.rows import Row
+from psr.engines.local.texts import Texts
 from psr.engines.sampling import nucleus_sample
 
 COLUMN_BLOCK = 64
@@ -46,8 +48,8 @@ class DecodeBatch:
         shape: shape of the model's keys and values.
         max_rows: most rows decoded together.
         max_tokens: tokens whose keys and values fit in memory.
-        eos: token that ends a completion.
-        piece: returns the text of one token.
+        eos: tokens that end a completion.
+        texts: what tokens are as text.
     """
 
     def __init__(
@@ -56,11 +58,11 @@ class DecodeBatch:
         shape: KVShape,
         max_rows: int,
         max_tokens: int,
-        eos: int | None,
-        piece: Callable[[int], str],
+        eos: frozenset[int],
+        texts: Texts,
     ) -> None:
         self._model, self._device, self.arena = model, shape.device, Arena(shape)
-        self._max_rows, self._max_tokens, self._eos, self._piece = max_rows, max_tokens, eos, piece
+        self._max_rows, self._max_tokens, self._eos, self._texts = max_rows, max_tokens, eos, texts
         self._branches: list[Branch] = []  # branch i has row i of the arena
         self._drawn: list[Drawn] = []  # result of the last step, for every branch
         self.count = 0  # rows, of which a branch holds at least one
@@ -100,12 +102,12 @@ class DecodeBatch:
     def step(self) -> list[tuple[Row, int]]:
         """One token for every row; the finished rows, each with its row of the arena, which `settle` reassigns."""
         lengths = torch.tensor([branch.length for branch in self._branches], device=self._device)
-        longest = max(branch.length for branch in self._branches) + 1  # with the token that is fed now
-        seen = torch.arange(longest, device=self._device)[None, :] <= lengths[:, None]  # (branches, longest)
-        mask = torch.zeros(seen.shape, dtype=self._model.dtype, device=self._device).masked_fill_(~seen, -torch.inf)
+        longest = max(branch.length for branch in self._branches) + 1
+        columns = torch.arange(longest, device=self._device)[None, :]
+        full = additive((columns <= lengths[:, None])[:, None], self._model.dtype)
         output = self._model(
-            input_ids=torch.tensor([[branch.token] for branch in self._branches], device=self._device),  # (branches, 1)
-            attention_mask=mask[:, None, None, :],
+            input_ids=torch.tensor([[branch.token] for branch in self._branches], device=self._device),
+            attention_mask=Seen(full, lengths[:, None], columns),
             position_ids=lengths[:, None],
             past_key_values=ArenaCache(self.arena, lengths, longest),
             use_cache=True,
@@ -173,7 +175,7 @@ class DecodeBatch:
             finished: list[Row] = []
             going: dict[int, list[Row]] = {}  # rows that go on, by the token that they sampled
             for row in branch.rows:
-                row.append(tokens[at], logprobs[at], self._eos, self._piece)
+                row.append(tokens[at], logprobs[at], self._eos, self._texts)
                 if row.finish_reason is None:
                     going.setdefault(tokens[at], []).append(row)
                 else:

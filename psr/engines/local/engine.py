@@ -16,7 +16,7 @@ import numpy as np
 from psr.engines.base import ANYWHERE, Completion, Engine, EngineError, Origin, PromptTooLong, Sampling
 from psr.engines.local.rows import Row
 from psr.engines.usage import Usage
-from psr.policy.tokenizer import load_tokenizer
+from psr.policy.tokenizer import load_eos, load_tokenizer
 
 if TYPE_CHECKING:
     from psr.engines.local.core import Core
@@ -58,6 +58,7 @@ class LocalEngine(Engine):
         self._usage: dict[str, Usage] = {}
         self._core: Core | None = None
         self._version: str | None = None
+        self._checked = ""
         self._jobs: dict[Row, _Job] = {}
         self._asked = 0
         self._worker: asyncio.Task[None] | None = None
@@ -101,11 +102,15 @@ class LocalEngine(Engine):
         import torch  # when there is something to serve: naming an engine in a config should cost nothing
 
         from psr.engines.local.core import Core
+        from psr.engines.local.self_check import check_core
         from psr.policy.folder import load_policy
 
         model = load_policy(folder, getattr(torch, self.dtype), self.device).eval()
-        self._core = Core(model, load_tokenizer(folder), self.max_batch, int(self.cache_gib * 2**30))
-        self._version = version
+        core = Core(model, load_tokenizer(folder), load_eos(folder), self.max_batch, int(self.cache_gib * 2**30))
+        if (config := model.config.to_json_string()) != self._checked:  # once for all versions of a model
+            check_core(core)
+            self._checked = config
+        self._core, self._version = core, version
 
     async def health(self) -> str:
         if self._version is None:
@@ -193,5 +198,5 @@ class LocalEngine(Engine):
 
     def _completion(self, row: Row) -> Completion:
         assert self._core is not None and row.finish_reason is not None and self._version is not None
-        text = self._core.tokenizer.decode(row.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Completion(tuple(row.token_ids), str(text), row.finish_reason, row.logprob, self._version)
+        text = self._core.texts.decode(row.token_ids[:-1] if row.finish_reason == "eos" else row.token_ids)
+        return Completion(tuple(row.token_ids), text, row.finish_reason, row.logprob, self._version)

@@ -9,54 +9,58 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer
 
 from psr.engines.base import EngineError
+from psr.policy.self_check import WRONG
 
 FIRST_SLOTS = 1024
 
 
 @dataclass(frozen=True)
 class KVShape:
-    """Shape of one token's keys (or values) in every layer; `size` is the width of a head."""
+    """Of one token's keys and values in every layer; a head's values may be of another size than its keys."""
 
     layers: int
     heads: int
-    size: int
+    key_size: int
+    value_size: int
     dtype: torch.dtype
     device: torch.device
 
     @property
     def token_bytes(self) -> int:
-        return 2 * self.layers * self.heads * self.size * self.dtype.itemsize  # keys and values
+        return self.layers * self.heads * (self.key_size + self.value_size) * self.dtype.itemsize
 
 
 @torch.inference_mode()
 def kv_shape(model: PreTrainedModel) -> KVShape:
-    """Found by running the model on one token. Raises EngineError where not all layers see the whole context."""
-    # Not from config.json: model families name their key-value heads and head widths differently, or leave them out.
-    context, cache = int(model.config.max_position_embeddings), DynamicCache(config=model.config)
-    model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), past_key_values=cache)
-    layers = [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
-    windows = [layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)]
-    if len(layers) < len(cache.layers) or min([context, *windows]) < context:
+    """Asks the model itself, with one token. Raises EngineError where its layers keep something else."""
+    cache = DynamicCache(config=model.config)
+    try:
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), past_key_values=cache)
+        kept = [(layer.keys, layer.values) for layer in cache.layers if isinstance(layer, DynamicLayer)]
+    except WRONG:  # a model that has no use for such a cache
+        kept = []
+    shapes = {(*keys.shape, *values.shape) if keys is not None and values is not None else () for keys, values in kept}
+    if len(kept) < len(cache.layers) or len(shapes) != 1 or () in shapes:
         raise EngineError(
-            f"the model ({model.config.model_type}) has layers that do not see its whole context of {context} tokens, "
-            "which the in-process engine does not serve: lower max_position_embeddings to the sliding window"
+            f"the in-process engine does not serve {model.config.model_type}: it keeps keys and values of one shape, "
+            "and the layers of this model keep others, or something else; use the SGLang engine"
         )
-    keys = layers[0].keys  # (1, heads, 1, size)
-    assert keys is not None
-    return KVShape(len(layers), keys.shape[1], keys.shape[3], keys.dtype, keys.device)
+    keys, values = kept[0]
+    assert keys is not None and values is not None
+    return KVShape(len(kept), keys.shape[1], keys.shape[3], values.shape[3], keys.dtype, keys.device)
 
 
-def grown(shape: KVShape, old: list[Tensor], size: tuple[int, ...], kept: tuple[int, ...]) -> list[Tensor]:
-    """One tensor (*size, heads, head size) per layer, whose first (*kept) entries are copied from `old`.
+def grown(shape: KVShape, head: int, old: list[Tensor], size: tuple[int, ...], kept: tuple[int, ...]) -> list[Tensor]:
+    """One tensor (*size, heads, `head`, the size of one) per layer, its beginning (*kept) taken from `old`.
 
     The rest is zeros: uninitialized memory may hold a NaN, and a masked NaN times a probability of 0 is still NaN.
     """
     new: list[Tensor] = []
     for layer in range(shape.layers):
-        new.append(torch.zeros(*size, shape.heads, shape.size, dtype=shape.dtype, device=shape.device))
+        new.append(torch.zeros(*size, shape.heads, head, dtype=shape.dtype, device=shape.device))
         if old:
             part = tuple(slice(n) for n in kept)
             new[layer][part] = old[layer][part]
@@ -75,8 +79,8 @@ class Pool:
         """Make room for slots 0 to `slots - 1`; doubling keeps the total cost of the copies linear."""
         if slots > self._slots:
             size = min(self._most, max(slots, 2 * self._slots, FIRST_SLOTS))
-            for tensors in (self.keys, self.values):
-                tensors[:] = grown(self._shape, tensors, (size,), (self._slots,))
+            for tensors, head in ((self.keys, self._shape.key_size), (self.values, self._shape.value_size)):
+                tensors[:] = grown(self._shape, head, tensors, (size,), (self._slots,))
             self._slots = size
 
 
@@ -108,9 +112,9 @@ class Arena:
         self.values: list[Tensor] = []
 
     def resize(self, rows: int, columns: int, used: int) -> None:
-        """Resize to (rows, columns), keeping the first `used` rows."""
-        for tensors in (self.keys, self.values):
-            tensors[:] = grown(self._shape, tensors, (rows, columns), (used, min(self.columns, columns)))
+        """Make it (rows, columns), keeping the first `used` rows."""
+        for tensors, head in ((self.keys, self._shape.key_size), (self.values, self._shape.value_size)):
+            tensors[:] = grown(self._shape, head, tensors, (rows, columns), (used, min(self.columns, columns)))
         self.rows, self.columns = rows, columns
 
     def load(self, pool: Pool, rows: Tensor, slots: Tensor) -> None:

@@ -39,16 +39,18 @@ class PackedBatch:
     Args:
         ids: (packs, tokens), padded on the right with 0.
         positions: (packs, tokens).
-        slots: (packs, tokens), where keys and values are written; padding writes to slot 0.
-        context: (packs, cached), slots of what all tokens of a pack attend to, padded on the right.
-        mask: (packs, 1, tokens, cached + tokens), true where a token attends to another; each attends to itself.
+        slots: (packs, tokens), where keys and values go; padding goes to slot 0.
+        context: (packs, cached), slots of what all tokens of a pack see, padded on the right.
+        seen: (packs, tokens, cached + tokens), true where a token sees another; every token sees itself.
+        key_positions: (packs, cached + tokens), of what they see.
     """
 
     ids: Tensor
     positions: Tensor
     slots: Tensor
     context: Tensor
-    mask: Tensor
+    seen: Tensor
+    key_positions: Tensor
 
 
 def plan(nodes: Sequence[Node]) -> list[list[Pack]]:
@@ -134,12 +136,14 @@ def tensors(packs: Sequence[Pack], device: torch.device) -> PackedBatch:
     lengths = torch.tensor([len(pack.context) for pack in packs])
     # Ancestors outside the pack are seen by all its tokens alike: (packs, tokens, cached).
     before = (torch.arange(cached)[None, :] < lengths[:, None])[:, None, :].expand(-1, longest, -1)
+    positions = padded([[node.depth for node in pack.nodes] for pack in packs], longest)
     return PackedBatch(
         ids=padded([[node.token for node in pack.nodes] for pack in packs], longest).to(device),
-        positions=padded([[node.depth for node in pack.nodes] for pack in packs], longest).to(device),
+        positions=positions.to(device),
         slots=padded([[node.slot for node in pack.nodes] for pack in packs], longest).to(device),
         context=padded([pack.context for pack in packs], cached).to(device),
-        mask=torch.cat([before, within], dim=-1)[:, None].to(device),
+        seen=torch.cat([before, within], dim=-1).to(device),
+        key_positions=torch.cat([torch.arange(cached).expand(len(packs), -1), positions], dim=-1).to(device),
     )
 
 

@@ -1,11 +1,11 @@
 """A row: one completion being decoded, or one prompt whose next token is scored. Knows where a completion ends."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from psr.engines.base import FinishReason, Sampling
+from psr.engines.local.texts import Texts
 
 
 @dataclass(eq=False)  # rows are looked up by identity: two of them may well hold the same tokens
@@ -28,7 +28,6 @@ class Row:
     scores: list[float] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     logprob: float = 0.0
-    tail: str = ""
     finish_reason: FinishReason | None = None
 
     @property
@@ -36,21 +35,15 @@ class Row:
         """Most tokens whose keys and values the row may need: its prompt and the longest completion."""
         return len(self.prompt) + len(self.uniforms)
 
-    def append(self, token: int, logprob: float, eos: int | None, piece: Callable[[int], str]) -> None:
-        """Append the next token; `piece(token)` is its text. Sets `finish_reason` where the completion ends."""
+    def append(self, token: int, logprob: float, eos: frozenset[int], texts: Texts) -> None:
+        """Take the next token. Sets `finish_reason` where the completion ends."""
         self.token_ids.append(token)
         self.logprob += logprob
-        if token == eos:
+        if token in eos:
             self.finish_reason = "eos"
             return
         stops = self.sampling.stop
-        if stops:
-            # A stop text may span several tokens and may begin in the middle of one, so text is searched, not ids; of
-            # what is before, only as much as the longest stop text can matter.
-            self.tail += piece(token)
-            if any(stop in self.tail for stop in stops):
-                self.finish_reason = "stop"
-                return
-            self.tail = self.tail[-max(map(len, stops)) :]
-        if len(self.token_ids) >= len(self.uniforms):
+        if stops and texts.stopped(self.token_ids, stops):
+            self.finish_reason = "stop"
+        elif len(self.token_ids) >= len(self.uniforms):
             self.finish_reason = "length"

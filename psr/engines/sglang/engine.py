@@ -6,7 +6,6 @@ another run that shares a server and has an M2 of its own, can slip in.
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections import defaultdict, deque
@@ -32,11 +31,10 @@ from psr.engines.sglang.server import Launch, OwnedServer
 from psr.engines.sglang.transport import Transient
 from psr.engines.sglang.weights import label_of, staged
 from psr.engines.usage import Usage
-from psr.policy.tokenizer import check_folder, load_tokenizer
+from psr.policy.tokenizer import check_folder, context_tokens, load_eos, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +92,7 @@ class SGLangEngine(Engine):
         self._usage: dict[str, Usage] = {}
         self._version: str | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._eos: frozenset[int] = frozenset()
         self._context = self._longest_prompt = 0
         # What `_share` need not send ahead again, by key.
         self._recent: dict[str, deque[tuple[int, ...]]] = defaultdict(lambda: deque(maxlen=RECENT))
@@ -110,7 +109,7 @@ class SGLangEngine(Engine):
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, origin: Origin = ANYWHERE
     ) -> list[list[Completion]]:
         # Each completion is a request of its own, in prompt-major order; grouped by `n` again below.
-        asks = [ask for prompt in prompts for ask in completion_asks(prompt, sampling, self._room(prompt))]
+        asks = [ask for prompt in prompts for ask in completion_asks(prompt, sampling, self._room(prompt), self._eos)]
         version, replies = self._version, await self._ask(asks, (), origin)
         assert version is not None
         made = [completion(reply, self._decode, version) for reply in replies]
@@ -130,7 +129,7 @@ class SGLangEngine(Engine):
         self._version = None  # none until all servers have the new ones: a failure must not leave the old version
         self._recent.clear()
         folder = check_folder(folder).resolve()
-        self._tokenizer = load_tokenizer(folder)
+        self._tokenizer, self._eos = load_tokenizer(folder), load_eos(folder)
         label = label_of(folder, version)
         if self.stage is not None:
             folder = await asyncio.to_thread(staged, folder, self.stage, label)
@@ -158,7 +157,7 @@ class SGLangEngine(Engine):
 
     async def _learn_limits(self, folder: Path) -> None:
         self._longest_prompt, seeded = await self._fleet.limits()
-        self._context = int(json.loads((folder / "config.json").read_text())["max_position_embeddings"])
+        self._context = context_tokens(folder)
         if not seeded:
             log.info("SGLang samples without the seeds it is sent: only --enable-deterministic-inference honours them")
 

@@ -4,7 +4,7 @@ Pure functions: no HTTP, no server, no retries. SGLang silently accepts unknown 
 that every name used here takes effect.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,8 @@ class Ask:
     parameters: dict[str, Any]
 
 
-def completion_asks(prompt: Sequence[int], sampling: Sampling, room: int) -> list[Ask]:
-    """One Ask for each of the `sampling.n` completions, at most `room` tokens long.
+def completion_asks(prompt: Sequence[int], sampling: Sampling, room: int, eos: Collection[int]) -> list[Ask]:
+    """One Ask for each of the `sampling.n` completions, at most `room` tokens long and ended by a token of `eos`.
 
     SGLang's own `n` would give all completions of a seeded request the same seed, and with it the same text.
     """
@@ -33,7 +33,8 @@ def completion_asks(prompt: Sequence[int], sampling: Sampling, room: int) -> lis
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "stop": list(sampling.stop),
-        "no_stop_trim": True,  # a Completion's text and tokens include the stop text
+        "stop_token_ids": sorted(eos),
+        "no_stop_trim": True,
     }
     seeds = (sampling.seed * SEED_STRIDE + index for index in range(sampling.n))
     return [Ask(tuple(prompt), {**common, "sampling_seed": seed % 2**63}) for seed in seeds]
@@ -100,7 +101,8 @@ def completion(reply: dict[str, Any], decode: Callable[[Sequence[int]], str], ve
     meta = reply["meta_info"]
     ids = tuple(reply["output_ids"])
     logprob = sum(entry[0] for entry in meta["output_token_logprobs"])
-    return Completion(ids, decode(ids), finish_reason(meta["finish_reason"]), logprob, version)
+    reason = finish_reason(meta["finish_reason"])
+    return Completion(ids, decode(ids[:-1] if reason == "eos" else ids), reason, logprob, version)
 
 
 def finish_reason(reason: dict[str, Any]) -> FinishReason:
