@@ -15,6 +15,7 @@ from psr.engines.local import LocalEngine
 from psr.errors import UsageError
 from psr.files.jsonl import write_json
 from psr.files.problems import read_problems
+from psr.prompts.templates import Prompts
 from psr.run.folder import RunFolder
 from psr.run.gate import best_before, best_by_gate, best_line, best_model, decided
 from tests.recipes.tiny_run import TINY, Finished, contents, finished_run, run_tiny
@@ -116,8 +117,9 @@ def test_the_best_model_is_the_last_that_was_taken(tmp_path: Path):
 
 def test_probe_problems_are_those_that_no_iteration_searches(tmp_path: Path):
     first = finished_run().folder
-    problems, engine = str(first / "data" / "problems.jsonl"), LocalEngine()
-    data = SelfRewardingDataModule(str(first / "models" / "M1"), problems, str(tmp_path), engine, [10, 12])
+    model, problems = str(first / "models" / "M1"), str(first / "data" / "problems.jsonl")
+    steps = Prompts(step_marker="")
+    data = SelfRewardingDataModule(model, problems, str(tmp_path), LocalEngine(), [10, 12], prompts=steps)
     data.setup("fit")
     searched = {problem.id for number in (2, 3) for problem in data.problems_of(number)}
     found = probe_problems(data, None, 98)
