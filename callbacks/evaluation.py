@@ -19,7 +19,7 @@ from psr.files.jsonl import read_json
 from psr.files.problems import read_gold_problems
 from psr.prompts.judged import read_pairs
 from psr.run.folder import SECONDS, add_seconds, search_figures
-from psr.run.results import has_model, put_model
+from psr.run.results import has_model, update_model
 from psr.search.statistics import mean
 
 
@@ -68,7 +68,9 @@ class EvaluateIterations(Callback):
         add_seconds(folder, "evaluate", time.monotonic() - started)
         searched = read_json(folder / "search.json")  # empty for M1, which no search made
         entry = {"name": f"M{number}", **figures, "pairs": searched.get("pairs", 0), "search": searched}
-        put_model(data.run.results, {**entry, "seconds": {"search": 0.0, "train": 0.0, **read_json(folder / SECONDS)}})
+        update_model(
+            data.run.results, {**entry, "seconds": {"search": 0.0, "train": 0.0, **read_json(folder / SECONDS)}}
+        )
         metrics = {f"eval/{name}": value for name, value in figures.items() if value is not None}
         found_and_spent = {**searched, **search_figures(folder)}
         metrics |= {f"search/{name}": value for name, value in found_and_spent.items() if value is not None}
@@ -81,8 +83,8 @@ class EvaluateIterations(Callback):
         engine, encoder, name = data.engine, data.encoder, f"M{number}"
         solved = await solve_greedy(engine, encoder, self.problems[:few], self.max_tokens, f"{name} solves")
         some = self.problems[: few or self.search_problems]
-        judge = await data.build_judge()  # that of the loop, so that search is measured as the loop uses it
-        searched, _ = await solve_by_search(engine, encoder, some, judge, data.search, f"{name} searches held-out")
+        async with data.judging(number) as judge:  # that of the loop, so that search is measured as the loop uses it
+            searched, _ = await solve_by_search(engine, encoder, some, judge, data.search, f"{name} searches held-out")
         judging = await evaluate_judge(engine, encoder, self.judge_rows[:few], data.judge)
         # Steps only of finished solutions: one that ran into `max_tokens` has as many as fit.
         finished = [one for one in solved if one.finished]

@@ -74,7 +74,7 @@ class SelfRewardingLoop(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.started = time.monotonic()
-        asyncio.run(loop_data(trainer).engine.sleep())  # a colocated engine's memory goes to the trainer
+        asyncio.run(loop_data(trainer).sleep())  # a colocated engine's memory goes to the trainer
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:

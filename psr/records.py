@@ -114,6 +114,8 @@ class StepPair:
     Args:
         chosen_logprob: the engine's log-probability of `chosen_ids`, of final steps: others were cut out of a longer
             completion, whose log-probability it is.
+        weight: what its loss is multiplied by.
+        label: probability that the chosen step is the better one.
     """
 
     problem_id: str
@@ -123,18 +125,22 @@ class StepPair:
     rejected_ids: tuple[int, ...]
     margin: int
     chosen_logprob: float | None = field(default=None, compare=False)  # rounded by what it was computed beside
+    weight: float = 1.0
+    label: float = 1.0
 
 
-def step_pairs(trajectory: Trajectory, min_margin: int = 1) -> list[StepPair]:
-    """One step pair per kept node whose best and worst scores differ by `min_margin`."""
+def step_pairs(
+    trajectory: Trajectory, min_margin: int = 1, weight: Callable[[StepNode], float] = lambda node: 1.0
+) -> list[StepPair]:
+    """One step pair per kept node whose best and worst scores differ by `min_margin`, with the `weight` of the node."""
     pairs = []
     prompt = trajectory.prompt_ids
     for node in trajectory.kept:
         best, rejected = node.candidates[node.chosen], node.candidates[node.rejected].token_ids
         logprob = best.logprob if best.final else None
         if node.margin >= max(min_margin, 1):
-            name = trajectory.problem.id
-            pairs.append(StepPair(name, node.depth, prompt, best.token_ids, rejected, node.margin, logprob))
+            name, counts = trajectory.problem.id, weight(node)
+            pairs.append(StepPair(name, node.depth, prompt, best.token_ids, rejected, node.margin, logprob, counts))
         prompt = prompt + best.token_ids
     return pairs
 

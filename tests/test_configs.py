@@ -117,6 +117,7 @@ def arguments_of(
         "recipe": str(recipe),
         "seed": "3",
         "judge": "random",
+        "best": "M3",
     }
     on_top = read_overlay(recipe, overlay, [one.name for one in stages_of(recipe)]).get(stage.name)
     arguments = stage_arguments(stage, values, on_top, run_dir)

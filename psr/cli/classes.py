@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import Strategy
 
 import callbacks.engine_gap
 import callbacks.evaluation
+import callbacks.gate
 import callbacks.preemption
 import callbacks.report_figures
 import callbacks.search_table

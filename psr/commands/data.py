@@ -26,6 +26,7 @@ def arithmetic(
     forgotten_share: Share = 0.6,
     phantom_share: Share = 0.15,
     seed: Seed = 0,
+    probes: CountOrNone = 0,
 ) -> None:
     """Write disjoint sets of arithmetic chains: ift.jsonl, eft_problems.jsonl, problems.jsonl, validation.jsonl, ...
 
@@ -42,18 +43,20 @@ def arithmetic(
         forgotten_share: share of the carries that the solutions for training forget.
         phantom_share: share of their steps that count a carry too many.
         seed: seed of everything.
+        probes: problems set aside for comparing models, written without answers; the other sets are the same without.
     """
     if (slips := forgotten_share + phantom_share) > 1:
         raise UsageError(f"forgotten_share + phantom_share is {slips:g}: shares of the same steps, together at most 1")
     stream, rng = family.chains(seed, shortest, longest, hard_share), random.Random(seed)
 
     def row(name: str, chain: family.Chain, kind: str) -> dict[str, str]:
-        if kind == "problems":
+        if kind in ("problems", "probes"):
             return {"id": name, "problem": chain.text}
         steps = family.solution(chain, rng, forgotten_share, phantom_share)
         return {"id": name, "problem": chain.text, "answer": str(chain.answer), "solution": "\n".join(steps)}
 
     sizes = {"test": test, "validation": validation, "problems": loop, "eft_problems": eft, "ift": ift}
+    sizes |= {"probes": probes} if probes else {}
     for name, size in sizes.items():
         write_jsonl(out / f"{name}.jsonl", [row(f"{name}/{i}", next(stream), name) for i in range(size)])
     print(f"{out}: " + ", ".join(f"{size} {name}" for name, size in sizes.items()))

@@ -14,8 +14,9 @@ from psr.errors import UsageError
 from psr.files.jsonl import read_json
 from psr.files.lock import hold
 from psr.run.folder import RunFolder
+from psr.run.gate import best_model
 from psr.run.recipe import Stage, read_overlay, read_recipe, read_variables, stage_arguments
-from psr.run.results import start_results
+from psr.run.results import read_results, start_results
 
 SHARED = ("data", "models/M0", "models/M1")
 
@@ -36,6 +37,7 @@ def trial(words: list[str], execute: Callable[[list[str]], None]) -> None:
     folder = RunFolder(base).trials / os.environ.get("WANDB_RUN_ID", uuid.uuid4().hex[:8])
     folder.mkdir(parents=True, exist_ok=True)
     values = {**read_variables(spec, {}), "recipe": str(recipe), "seed": str(before["seed"]), "judge": before["judge"]}
+    values["best"] = best_model(read_results(RunFolder(base).results))
     on_top = read_overlay(recipe, before["overlay"], list(stages)).get(name)
     # The trial's process of a killed sweep may take a moment to end.
     with hold(folder, wait=True), contextlib.chdir(folder):

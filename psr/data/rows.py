@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from lightning import Trainer
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
@@ -16,10 +17,14 @@ from psr.trees.packing import Plan, Row, build_row
 
 
 class PlannedRows(Dataset[Row]):
-    """The rows of an epoch in order; `store` is the file for what is computed once per row (see reference.py)."""
+    """The rows of an epoch in order.
 
-    def __init__(self, plan: Plan, store: Path | None = None) -> None:
-        self.plan, self.store = plan, store
+    `store` is the file for what is computed once per row (see reference.py). `counts` is how step pairs count, by their
+    number: weight and label, (pairs, 2); None where all count alike.
+    """
+
+    def __init__(self, plan: Plan, store: Path | None = None, counts: Tensor | None = None) -> None:
+        self.plan, self.store, self.counts = plan, store, counts
 
     def __len__(self) -> int:
         return len(self.plan.rows)
@@ -65,11 +70,17 @@ class RowLoader(DataLoader[Row]):
         self._start = 0 if done else state["served"]
 
 
-def row_loader(plan: Plan, trainer: Trainer | None, store: Path | None = None, accumulate: bool = True) -> RowLoader:
+def row_loader(
+    plan: Plan,
+    trainer: Trainer | None,
+    store: Path | None = None,
+    accumulate: bool = True,
+    counts: Tensor | None = None,
+) -> RowLoader:
     """The loader of this rank's rows; with `accumulate`, the Trainer accumulates gradients as the plan says."""
     rank, ranks = data_rank(trainer)
     if plan.ranks != ranks:
         raise ValueError(f"the rows were laid out for {plan.ranks} ranks, and {ranks} train")
     if trainer is not None and accumulate:
         trainer.accumulate_grad_batches = plan.rows_per_step // ranks  # micro-batches of each rank
-    return RowLoader(PlannedRows(plan, store), rank, ranks)
+    return RowLoader(PlannedRows(plan, store, counts), rank, ranks)

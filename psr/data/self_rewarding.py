@@ -8,31 +8,38 @@ import random
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from lightning import LightningDataModule
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from psr.bounds import Count, CountOrNone, Seed, bounded
+from psr.curation.annotator.client import Annotator
+from psr.curation.annotator.settings import Endpoint
 from psr.data.rows import data_rank, row_loader
+from psr.data.second_look import agreement, anchored
 from psr.data.switches import check_trainer, dev_run
-from psr.data.traces import TraceJournal, merge_parts, part_of
+from psr.data.together import Keep, trajectories
 from psr.engines.base import Engine, PromptTooLong
-from psr.engines.usage import Usage, add_usage, usage_line, used_between
-from psr.errors import NoPairsError, PSRError, UsageError
+from psr.engines.usage import Usage, usage_line, used_between
+from psr.errors import NoPairsError, UsageError
 from psr.files.jsonl import write_json
 from psr.files.problems import read_problems
 from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.processes.ranks import Ranks, Searchers
-from psr.processes.stopping import stop_asked
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
 from psr.records import Problem, StepPair, Trajectory, Verifier, step_pairs
-from psr.run.folder import RunFolder, add_search
+from psr.run.folder import RunFolder
 from psr.search.fitting import TooLong, fitting
-from psr.search.judges import Judge, JudgeSettings, build_judge
+from psr.search.judges import Judge, build_judge
+from psr.search.loop_judge import EndpointJudge, LoopJudge
+from psr.search.pairs import WEIGHTS, PairSettings
 from psr.search.prm import PRM, PRMJudge
 from psr.search.run import for_each
 from psr.search.statistics import search_summary
@@ -66,6 +73,7 @@ class SelfRewardingDataModule(LightningDataModule):
         prompts: templates and step format.
         too_long: problems whose prompt fills the model's context: "skip" names them and leaves them out, "error" ends
             the fit before anything is searched.
+        pairs: what step pairs are made of, and how they count.
     """
 
     @bounded("data")
@@ -77,7 +85,7 @@ class SelfRewardingDataModule(LightningDataModule):
         engine: Engine,
         problems_per_iteration: list[Count],
         search: SearchSettings | None = None,
-        judge: JudgeSettings | None = None,
+        judge: LoopJudge | None = None,
         verifier: Verifier | None = None,
         prm: PRM | None = None,
         min_margin: CountOrNone = 1,
@@ -88,16 +96,19 @@ class SelfRewardingDataModule(LightningDataModule):
         seed: Seed = 0,
         prompts: Prompts | None = None,
         too_long: TooLong = "skip",
+        pairs: PairSettings | None = None,
     ) -> None:
         super().__init__()
         self.initial, self.problems_path, self.run = check_folder(model), problems, RunFolder(Path(run_dir))
         self.engine, self.problems_per_iteration = engine, problems_per_iteration
-        self.search, self.judge, self.verifier = search or SearchSettings(), judge or JudgeSettings(), verifier
+        self.search, self.judge, self.verifier = search or SearchSettings(), judge or LoopJudge(), verifier
         self.min_margin, self.concurrency, self.seed = min_margin, concurrency, seed
         self.batch_size, self.row_tokens = batch_size, row_tokens
         self.prm = prm
         self.prompts, self.too_long, self.left_out = prompts or Prompts(), too_long, 0
         self.searchers, self.ranks = searchers, Ranks()
+        self.pairing, self.asked_endpoint = pairs or PairSettings(), Usage()
+        self.pairing.check(self.judge)
         self.engine_logprobs: dict[int, float] = {}  # by the number of the pair, where the engine's is the step's own
         self.most_pairs: int | None = None
         self.scratch: tempfile.TemporaryDirectory[str] | None = None
@@ -109,7 +120,7 @@ class SelfRewardingDataModule(LightningDataModule):
         self.ranks = Ranks.of(self.trainer, self.searchers)
         self.encoder = Encoder(load_tokenizer(self.initial), self.prompts)
         read = read_problems(self.problems_path)
-        self.problems = fitting(read, self.encoder, self.initial, self.problems_path, self.too_long, self._say)
+        self.problems = fitting(read, self.encoder, self.initial, self.problems_path, self.too_long, self.say)
         self.left_out = len(read) - len(self.problems)
         needed = sum(self.problems_per_iteration)
         if needed > len(self.problems):
@@ -126,7 +137,8 @@ class SelfRewardingDataModule(LightningDataModule):
         self.scratch = tempfile.TemporaryDirectory(prefix="psr-fast-dev-run-")
         self.run = RunFolder(Path(self.scratch.name))
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Print a line once, however many ranks have it to say."""
         if self.ranks.first:
             print(line)
 
@@ -140,11 +152,29 @@ class SelfRewardingDataModule(LightningDataModule):
         return self.initial if number == 1 else self.run.model(number)
 
     def teardown(self, stage: str) -> None:
-        asyncio.run(self.engine.close())
+        for engine in (self.engine, self.judge_engine, None if self.prm is None else self.prm.engine):
+            if engine is not None:
+                asyncio.run(engine.close())
         if self.scratch is not None:
             self.scratch.cleanup()
-        if self.prm is not None:
-            asyncio.run(self.prm.engine.close())
+
+    @property
+    def judge_engine(self) -> Engine | None:
+        """The engine of a judge that the policy's engine does not serve."""
+        return None if isinstance(self.judge.engine, Endpoint) else self.judge.engine
+
+    async def sleep(self) -> None:
+        """Lend the memory of the engines to the trainer."""
+        await self.engine.sleep()
+        if self.judge_engine is not None:
+            await self.judge_engine.sleep()
+
+    @property
+    def usage(self) -> dict[str, Usage]:
+        """What the policy's engine has been asked, by kind, and under "judge" what another judge has."""
+        asked = self.judge_engine.usage.values() if self.judge_engine is not None else ()
+        apart = {"judge": sum(asked, self.asked_endpoint)} if self.judge.engine is not None else {}
+        return {**self.engine.usage, **apart}
 
     async def serve(self, number: int) -> None:
         """Have the engine serve M`number`, if this rank searches and its engine does not serve it already."""
@@ -163,7 +193,8 @@ class SelfRewardingDataModule(LightningDataModule):
         # A seed of its own for every iteration, so that a resumed run lays out the same rows.
         groups = pair_groups(pairs, random.Random(f"{self.seed}/{number}"))
         plan = plan_rows(groups, self.batch_size, self.row_tokens, ranks=data_rank(self.trainer)[1])
-        return row_loader(plan, self.trainer, self.run.reference(number, self.ranks.rank, self.ranks.size))
+        store = self.run.reference(number, self.ranks.rank, self.ranks.size)
+        return row_loader(plan, self.trainer, store, counts=pair_counts(pairs))
 
     async def pairs(self, number: int) -> list[StepPair]:
         """Complete the traces of the iteration that trains M`number`; its pairs, the same on all ranks.
@@ -172,116 +203,85 @@ class SelfRewardingDataModule(LightningDataModule):
             NoPairsError: there are none; raised on all ranks.
         """
         version, problems = f"M{number - 1}", self.problems_of(number)
-        searched = await self._trajectories(number, version, problems)
+        searched = await self._searched(number, version, problems)
         if lost := [problem.id for problem in problems if problem.id not in searched]:
             raise UsageError(
                 f"{self.run.traces(number)} has lost {len(lost)} problems that were searched just now, {lost[0]!r} "
                 "among them: something else writes to it, or has removed it. Start the same command again"
             )
-        trajectories = [searched[problem.id] for problem in problems]  # not in the order in which they were finished
-        pairs = [pair for trajectory in trajectories for pair in step_pairs(trajectory, self.min_margin)]
+        in_order = [searched[problem.id] for problem in problems]  # not in the order in which they were finished
+        paired, label = searched, None
+        if self.pairing.rejected == "initial":
+            paired = await anchored(self, number, searched, problems)
+        if self.pairing.soft_labels == "consistency":
+            label = await agreement(self, number, paired, problems)
+        weight = WEIGHTS[self.pairing.weight]
+        found = [pair for problem in problems for pair in step_pairs(paired[problem.id], self.min_margin, weight)]
+        pairs = found if label is None else [replace(pair, label=label) for pair in found]
         pairs = pairs[: self.most_pairs]
         self.engine_logprobs = {i: pair.chosen_logprob for i, pair in enumerate(pairs) if pair.chosen_logprob}
         if self.ranks.first:
-            summary = {**search_summary(trajectories, len(pairs)), "left_out": self.left_out}
+            summary = {**search_summary(in_order, len(pairs)), "left_out": self.left_out, "label": label}
             write_json(self.run.iteration(number) / "search.json", summary)
         # Ranks that plan different rows would hang in the first collective operation that they do not share.
         if len(set(self.ranks.exchange(zlib.crc32(repr(pairs).encode())))) > 1:
             raise UsageError(f"the ranks read different {self.run.traces(number)}: all must share data.run_dir")
         if not pairs:
             raise NoPairsError(
-                f"the search by {version} left no step pair: {len(trajectories)} problems, min_margin "
+                f"the search by {version} left no step pair: {len(problems)} problems, min_margin "
                 f"{self.min_margin} (see {self.run.traces(number)}). Raise data.search.temperature, give more problems "
                 "or look at the judge's verdicts in the traces"
             )
         return pairs
 
-    async def _trajectories(self, number: int, version: str, problems: list[Problem]) -> dict[str, Trajectory]:
-        """The iteration's trajectories by problem id; all searchers together search what is missing now."""
-        path, missing = self.run.traces(number), []
-        # Rank 0 alone decides: another rank could read the journal while its lines are being merged.
-        if self.ranks.first:
-            done = merge_parts(path, version).trajectories
-            missing = [problem for problem in problems if problem.id not in done]
-        missing = self.ranks.exchange(missing)[0]
-        if missing:
-            await self._search_together(missing, number, version)
-        return TraceJournal(path, version).trajectories
+    async def _searched(self, number: int, version: str, problems: list[Problem]) -> dict[str, Trajectory]:
+        """The iteration's searches by problem id, all of them in its traces."""
 
-    async def build_judge(self) -> Judge:
-        """The judge that the settings name, with its PRM loaded if it is one."""
-        if self.judge.kind != "prm" or self.prm is None:
-            return build_judge(self.judge, self.engine, self.encoder, self.verifier)
-        await self.prm.load()
-        judge = PRMJudge(self.prm, self.judge, self.prm.margin)
-        return build_judge(self.judge, self.engine, self.encoder, self.verifier, judge)
-
-    async def _search_together(self, missing: list[Problem], number: int, version: str) -> None:
-        """Search this rank's share of `missing` and wait for the other ranks; then the journal has all trajectories.
-
-        Where a rank fails or is preempted, all ranks raise an error, and finished searches are kept.
-        """
-        path, error = self.run.traces(number), None
-        started, before = time.monotonic(), dict(self.engine.usage)  # the engine counts since it was made
-
-        def used() -> tuple[dict[str, Usage], float]:
-            return used_between(before, self.engine.usage), time.monotonic() - started
-
-        try:
-            if mine := self.ranks.share(missing):
-                await self.serve(number - 1)
-                started = time.monotonic()  # loading weights is no search
-                await self._search(mine, TraceJournal(part_of(path, self.ranks.rank), version), used)
-        except BaseException as caught:  # raised below: first the others must learn of it, or they would wait for us
-            error = caught
-        usages = self.ranks.exchange(used())  # also the barrier after which every rank's file is complete
-        if self.ranks.first:
-            try:
-                self._note_search(number, version, usages)
-            except PSRError as caught:  # the same: and where the search has failed, that is what is to be told
-                error = error or caught
-        self.ranks.settle(error)
-
-    def _note_search(self, number: int, version: str, usages: list[tuple[dict[str, Usage], float]]) -> None:
-        """Put what the ranks have searched together, and what it cost."""
-        merge_parts(self.run.traces(number), version)
-        # Tokens add up over ranks; they search at the same time, so the slowest gives the seconds.
-        total: dict[str, Usage] = {}
-        for usage, _ in usages:
-            total = add_usage(total, usage)
-        add_search(self.run.iteration(number), total, max(usages[rank][1] for rank in self.ranks.searchers))
-
-    async def _search(
-        self, problems: list[Problem], journal: TraceJournal, used: Callable[[], tuple[dict[str, Usage], float]]
-    ) -> None:
-        """Search `problems`, appending every trajectory to the journal as soon as it is finished."""
-        judge = await self.build_judge()
-
-        def keep(trajectory: Trajectory) -> None:
-            journal.append(trajectory)
-            # Lightning looks at its SIGTERM flag between batches only, and a search can take hours.
-            told = self.trainer is not None and self.trainer.received_sigterm
-            if told or stop_asked():
-                raise SIGTERMException
-
-        async def search(problem: Problem) -> Trajectory:
+        async def search(problem: Problem, judge: Judge) -> Trajectory:
             try:
                 return await step_search(problem, self.engine, judge, self.encoder, self.search)
-            except (
-                PromptTooLong
-            ) as error:  # for the context that a server is set to, which may be less than the model's
+            except PromptTooLong as error:  # for the context of a server, which may be less than the model's
                 if self.too_long == "error":
                     raise PromptTooLong(f"{self.problems_path}: problem {problem.id!r}: {error}") from None
-                return Trajectory(problem, self.encoder.reason(problem.problem), (), False, journal.weights_version)
+                return Trajectory(problem, self.encoder.reason(problem.problem), (), False, version)
 
-        await for_each(
-            problems,
-            search,
-            f"{journal.weights_version} searches",
-            self.concurrency,
-            keep,
-            lambda: usage_line(*used()),
-        )
+        async def work(mine: list[Problem], keep: Keep) -> None:
+            started, before = time.monotonic(), self.usage
+            async with self.judging(number - 1) as judge:
+                await for_each(
+                    mine,
+                    lambda problem: search(problem, judge),
+                    f"{version} searches",
+                    self.concurrency,
+                    keep,
+                    lambda: usage_line(used_between(before, self.usage), time.monotonic() - started),
+                )
+
+        return await trajectories(self, self.run.traces(number), number, problems, work, serves=number - 1)
+
+    @asynccontextmanager
+    async def judging(self, number: int) -> AsyncIterator[Judge]:
+        """The judge of what M`number` writes, ready to be asked."""
+        judge, engine = self.judge, self.judge_engine
+        if isinstance(judge.engine, Endpoint):
+            kept = self.run.root / "judge" / f"replies-{self.ranks.rank}.jsonl"
+            async with Annotator(judge.engine, kept) as annotator:
+                asked = EndpointJudge(annotator, self.prompts, judge)
+                try:
+                    yield asked
+                finally:
+                    self.asked_endpoint += asked.usage
+        elif engine is not None:
+            by = judge.judging(number)
+            folder, version = (Path(judge.model), judge.model) if by is None else (self.weights(by), f"M{by}")
+            if engine.served_version != version:
+                await engine.load_weights(folder, version)
+            yield build_judge(judge, engine, Encoder(load_tokenizer(folder), self.prompts), self.verifier)
+        elif judge.kind == "prm" and self.prm is not None:
+            await self.prm.load()
+            yield PRMJudge(self.prm, judge, self.prm.margin)
+        else:
+            yield build_judge(judge, self.engine, self.encoder, self.verifier)
 
 
 def pair_groups(pairs: list[StepPair], rng: random.Random) -> list[Group]:
@@ -292,3 +292,9 @@ def pair_groups(pairs: list[StepPair], rng: random.Random) -> list[Group]:
         sides = Sample(pair.prompt_ids, pair.chosen_ids), Sample(pair.prompt_ids, pair.rejected_ids)
         groups.setdefault(pair.problem_id, []).append(Unit(number, sides))
     return rng.sample([tuple(group) for group in groups.values()], len(groups))
+
+
+def pair_counts(pairs: list[StepPair]) -> Tensor | None:
+    """Weight and label of every pair, (pairs, 2); None where all count alike."""
+    counts = [(pair.weight, pair.label) for pair in pairs]
+    return None if set(counts) == {(1.0, 1.0)} else torch.tensor(counts)

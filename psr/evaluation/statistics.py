@@ -90,6 +90,19 @@ def mean_interval(values: Sequence[float], z: float = 1.96) -> tuple[float, floa
     return wilson_interval(sum(values) / len(values), len(values), z)
 
 
+def exact_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a share: it never covers less than `level`, however few the trials.
+
+    (0, 1) of none. For decisions: with few trials Wilson's would call a loss of 4 to 0 significant.
+    """
+    from scipy.stats import binomtest  # type: ignore[import-untyped]
+
+    if trials == 0:
+        return 0.0, 1.0
+    found = binomtest(successes, trials).proportion_ci(level, "exact")
+    return float(found.low), float(found.high)
+
+
 def paired_bootstrap(
     a: Sequence[float], b: Sequence[float], *, samples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float, float]:

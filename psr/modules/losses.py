@@ -17,14 +17,18 @@ from psr.bounds import Bounds, Positive, Weight, bounded
 
 @dataclass(frozen=True)
 class Preferences:
-    """Step pairs as a loss sees them; every tensor is (pairs, 2), the chosen side first.
+    """Step pairs as a loss sees them; the sides' tensors are (pairs, 2), the chosen side first.
 
     `policy` and `reference` are log pi and log ref summed over the tokens of the step, `lengths` its number of tokens.
+    `weights` multiply the losses, `labels` are the probabilities that the chosen side is the better one; both are
+    (pairs,), and all 1 where they are None.
     """
 
     policy: Tensor
     reference: Tensor
     lengths: Tensor
+    weights: Tensor | None = None
+    labels: Tensor | None = None
 
     @property
     def log_ratios(self) -> Tensor:
@@ -56,9 +60,14 @@ class PreferenceLoss(nn.Module, ABC):
         """Per-pair losses, and the implicit rewards beta * log(pi / ref) of both sides, without gradient."""
         # Steps differ in length, so a sum of log-ratios weighs long steps more; dividing by tokens removes that.
         ratios = pairs.log_ratios / pairs.lengths if self.length_normalised else pairs.log_ratios  # (pairs, 2)
-        losses = self.compare(*ratios.unbind(1))
+        chosen, rejected = ratios.unbind(1)
+        losses = self.compare(chosen, rejected)
+        if pairs.labels is not None:  # the expected loss, over which of the two sides is the better one
+            losses = pairs.labels * losses + (1 - pairs.labels) * self.compare(rejected, chosen)
         if self.nll:  # DPO lowers both likelihoods as long as the rejected one falls faster; this holds the chosen up
             losses = losses - self.nll * pairs.policy[:, 0] / pairs.lengths[:, 0]
+        if pairs.weights is not None:
+            losses = pairs.weights * losses
         chosen_rewards, rejected_rewards = (self.beta * ratios.detach()).unbind(1)
         return losses, chosen_rewards, rejected_rewards
 

@@ -59,6 +59,7 @@ class StepDPOModule(RowModule):
         self.save_hyperparameters(ignore=["loss"])
         self.reference, self.loss = reference, loss or StepDPOLoss()
         self.reference_logprobs: dict[int, Tensor] = {}
+        self.counts: Tensor | None = None
 
     def settings(self) -> dict[str, Any]:
         plain = {name: value for name, value in vars(self.loss).items() if isinstance(value, (bool, int, float, str))}
@@ -80,6 +81,7 @@ class StepDPOModule(RowModule):
         rows = [dataset[number] for number in loader.sampler]  # type: ignore[union-attr]
         found = self.compute_reference(rows, dataset.store)
         self.reference_logprobs = {row.number: values for row, values in zip(rows, found, strict=True)}
+        self.counts = dataset.counts
 
     def compute_reference(self, rows: list[Row], store: Path | None) -> list[Tensor]:
         """The reference's log-probabilities of the scored tokens of `rows`, which are this rank's."""
@@ -118,7 +120,10 @@ class StepDPOModule(RowModule):
         reference = self.reference_logprobs[row.number].to(logprobs.device)
         # A unit's completions are chosen, rejected: (2 * pairs,) becomes (pairs, 2).
         sums, reference_sums = (row.completion_sums(values).view(-1, 2) for values in (logprobs, reference))
-        pairs = Preferences(sums, reference_sums, row.lengths.view(-1, 2))
+        weights = labels = None
+        if self.counts is not None:
+            weights, labels = self.counts[row.units.cpu()].to(logprobs.device).unbind(1)
+        pairs = Preferences(sums, reference_sums, row.lengths.view(-1, 2), weights, labels)
         losses, chosen_rewards, rejected_rewards = self.loss(pairs)
         self.note(
             row,

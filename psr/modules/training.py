@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from psr.data.switches import dev_run
@@ -196,6 +197,11 @@ class RowModule(LightningModule):
                 optimizer.state.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def trained_parts(self) -> list[Tensor]:
+        """What this rank holds of all trained parameters; writing to these changes the policy."""
+        parts = [parameter.detach() for parameter in self.parameters() if parameter.requires_grad]
+        return [part.to_local() if isinstance(part, DTensor) else part for part in parts]
 
     def adamw(self) -> torch.optim.AdamW:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]

@@ -12,6 +12,7 @@ PARTS = {
     "reference": "reference",
     "train": "training",
     "export": "export and load",
+    "gate": "gate",
     "evaluate": "evaluation",
 }
 
@@ -24,7 +25,8 @@ def minutes(runs: Sequence[Run]) -> Chart:
     series = []
     for i, (part, name) in enumerate(PARTS.items()):
         spent = tuple(sum(seconds.get(part, 0.0) for seconds in times) / 60 for _, times in bars)
-        series.append(Series(name, tuple(x for x, _ in bars), spent, colour=i))
+        if any(spent):
+            series.append(Series(name, tuple(x for x, _ in bars), spent, colour=i))
     caption = "Wall time over all processes, with what was killed and done again. M1 counts the stages before the loop."
     where = "model" if len(runs) == 1 else "run"
     return Chart("minutes", "Time", caption, where, "minutes", tuple(series), kind="bar")

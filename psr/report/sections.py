@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from psr.report import analyses, by_model, cost, side_by_side, sweeps, training
+from psr.report import analyses, by_model, cost, gate, side_by_side, sweeps, training
 from psr.report.charts import Chart, Item, Section
 from psr.report.runs import Run
 
@@ -37,6 +37,7 @@ def sections(runs: Sequence[Run]) -> list[Section]:
                 analyses.scoring(runs),
             ),
         ),
+        Section("gate", "The gate", tuple(gate.items(runs))),
         Section(
             "steps",
             "Steps and pairs",

@@ -31,6 +31,14 @@ class RunFolder:
         part = f"-{rank}-of-{ranks}" if ranks > 1 else ""
         return self.iteration(number) / f"reference{part}.safetensors"
 
+    def probes(self, number: int) -> Path:
+        """What M`number` writes for the gate's probe problems."""
+        return self.iteration(number) / "probes.json"
+
+    def gate(self, number: int) -> Path:
+        """What the gate found when M`number` was to take over."""
+        return self.iteration(number) / "gate.json"
+
     @property
     def trials(self) -> Path:
         """The trials of sweeps: a folder for each trial, a table and a study for each sweep."""
@@ -58,7 +66,7 @@ class RunFolder:
 def add_seconds(folder: Path, part: str, seconds: float) -> None:
     """Add to the time that `part` of an iteration took, over all (re)starts.
 
-    The parts are "search", "reference", "train", "export" (with loading into the engine) and "evaluate".
+    The parts are "search", "reference", "train", "export" (with loading into the engine), "gate" and "evaluate".
     """
     path = folder / SECONDS
     spent = read_json(path)
@@ -77,6 +85,16 @@ def add_search(folder: Path, usage: dict[str, Usage], seconds: float) -> None:
 
 
 def search_figures(folder: Path) -> dict[str, float | None]:
-    """Rates, tokens and cache hits of an iteration's search; empty if nothing was searched."""
+    """Rates, tokens and cache hits of an iteration's search; empty if nothing was searched.
+
+    What another judge than the policy was asked is apart from the rest, as `judge_prompt_tokens` and so on.
+    """
     usage = usage_from_json(read_json(folder / USAGE))
-    return usage_figures(usage, read_json(folder / SECONDS)["search"]) if usage else {}
+    if not usage:
+        return {}
+    judge, spent = usage.pop("judge", None), read_json(folder / SECONDS)["search"]
+    figures = usage_figures(usage, spent)
+    if judge is not None:
+        figures |= {"judge_requests": judge.requests, "judge_prompt_tokens": judge.prompt_tokens}
+        figures["judge_generated_tokens"] = judge.generated_tokens
+    return figures

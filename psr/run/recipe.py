@@ -31,6 +31,7 @@ from psr.files.whole import write_text
 from psr.processes.stopping import Interrupted
 from psr.run.ending import show_end
 from psr.run.folder import RunFolder, set_seconds
+from psr.run.gate import best_model
 from psr.run.launching import launch_stage
 from psr.run.record import Settings, StageRecord, changes, read_records, refuse, stage_settings, write_records
 from psr.run.redo import before, new_files, step_aside
@@ -66,7 +67,8 @@ class Stage:
 
     Args:
         name: its name, which overlays use too.
-        command: a `psr` command line; {recipe}, {seed}, {judge}, the recipe's variables and folders are filled in.
+        command: a `psr` command line; {recipe}, {seed}, {judge}, {best} (the best model so far, as in M3), the recipe's
+            variables and folders are filled in.
         seconds_of: part of M1's time ("search", "train") that the stage counts as.
         parallel: with `psr run --launch`, the stage runs in the processes that the launcher starts.
     """
@@ -120,6 +122,7 @@ def run(
     console = Console()
     with hold(folder.root, wait) as share, contextlib.chdir(folder.root), noted_in(folder.progress):
         check_same_run(folder, identity)
+        values["best"] = "{best}"  # on record as that: which model it is shows when the stage is run
         words = {stage.name: command_words(stage, values) for stage in stages}
         settings = {name: stage_settings(of, recipe, on_top.get(name)) for name, of in words.items()}
         records = go_on_from(folder, settings, redo, accept_changes)
@@ -132,7 +135,8 @@ def run(
             console.rule(f"{number}/{len(stages)} {stage.name}")
             records[stage.name] = StageRecord(settings[stage.name])
             write_records(folder.stages, records)
-            arguments = stage_arguments(stage, values, on_top.get(stage.name), folder.root)
+            named = {**values, "best": best_model(read_results(folder.results))}
+            arguments = stage_arguments(stage, named, on_top.get(stage.name), folder.root)
             started = time.monotonic()
             try:
                 if stage.parallel and launch:

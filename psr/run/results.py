@@ -40,6 +40,12 @@ def put_model(path: Path, entry: dict[str, Any]) -> None:
     write_json(path, {**results, "models": models})
 
 
+def update_model(path: Path, fields: dict[str, Any]) -> None:
+    """Set these fields of the model `fields["name"]`; what else its entry holds stays."""
+    before = [model for model in read_results(path)["models"] if model["name"] == fields["name"]]
+    put_model(path, {**(before[0] if before else {}), **fields})
+
+
 def keep_models(path: Path, names: Collection[str]) -> None:
     """Leave out all models but those named."""
     results = read_results(path)

@@ -3,7 +3,7 @@
 `psr analyse RUN` thus queries a run's models as the run did. Knows the saved config, not what it is used for.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,8 @@ def read_run_settings(run: Path, engine: Engine | None = None) -> RunSettings:
         parser.add_class_arguments(kind, name)
     parser.add_subclass_arguments(Engine, "engine")
     given = {name: data[name] for name in ("prompts", "judge", "search", "engine") if data[name] is not None}
+    asked = {field.name for field in fields(JudgeSettings)}  # here the models judge, whoever judged in the loop
+    given |= {"judge": {name: value for name, value in (given.get("judge") or {}).items() if name in asked}}
     made = parser.instantiate(parser.parse_object(given))
     return RunSettings(
         run=run,

@@ -129,6 +129,24 @@ async def hold(
     return judgements
 
 
+async def ask_pairwise(
+    candidates: Sequence[Candidate],
+    settings: JudgeSettings,
+    ask: Callable[[Sequence[tuple[str, str]]], Awaitable[list[tuple[str | None, str]]]],
+) -> list[Judgement]:
+    """All judgements, where `ask` tells of every pair of texts (shown as A, shown as B) the label and its reasons."""
+
+    async def judged(questions: list[Question]) -> list[Judgement]:
+        # A question (i, j) shows i as A and j as B, so a label picks the winner's index out of the question.
+        replies = await ask([(candidates[i].text, candidates[j].text) for i, j in questions])
+        return [
+            Judgement(*question, None if label is None else question[VERDICTS.index(label)], text)
+            for question, (label, text) in zip(questions, replies, strict=True)
+        ]
+
+    return await hold(candidates, settings, judged)
+
+
 @dataclass(frozen=True)
 class SelfJudge:
     """The policy judges its own candidates, pairwise, greedily decoded."""
@@ -142,17 +160,11 @@ class SelfJudge:
     ) -> list[Judgement]:
         so_far = "".join(steps)
 
-        async def ask(questions: list[Question]) -> list[Judgement]:
-            # A question (i, j) shows i as A and j as B, so a label picks the winner's index out of the question.
-            texts = [(candidates[i].text, candidates[j].text) for i, j in questions]
-            prompts = [self.encoder.judge(problem.problem, so_far, a, b) for a, b in texts]
-            replies = await verdicts(self.engine, self.encoder, prompts, self.settings, problem.id)
-            return [
-                Judgement(*question, None if label is None else question[VERDICTS.index(label)], text)
-                for question, (label, text) in zip(questions, replies, strict=True)
-            ]
+        async def ask(pairs: Sequence[tuple[str, str]]) -> list[tuple[str | None, str]]:
+            prompts = [self.encoder.judge(problem.problem, so_far, a, b) for a, b in pairs]
+            return await verdicts(self.engine, self.encoder, prompts, self.settings, problem.id)
 
-        return await hold(candidates, self.settings, ask)
+        return await ask_pairwise(candidates, self.settings, ask)
 
 
 async def verdicts(

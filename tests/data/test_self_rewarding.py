@@ -19,7 +19,7 @@ from psr.files.jsonl import read_json, read_jsonl, write_jsonl
 from psr.prompts.templates import Prompts
 from psr.records import StepPair, step_pairs
 from psr.run.folder import RunFolder
-from psr.search.judges import JudgeSettings
+from psr.search.loop_judge import LoopJudge
 from psr.search.prm import PRM
 from psr.search.step_search import SearchSettings
 from tests.scripted import END, ScriptedEngine
@@ -168,7 +168,7 @@ def test_min_margin_is_applied(make: Any):
 
 
 def test_the_verifier_judge_needs_no_judgement_of_the_engine(make: Any):
-    data, engine = make(judge=JudgeSettings(kind="verifier"), verifier=lambda problem, steps, step: "1" in step)
+    data, engine = make(judge=LoopJudge(kind="verifier"), verifier=lambda problem, steps, step: "1" in step)
     assert len(asyncio.run(data.pairs(2))) == 6
     assert not any("A " in prompt for prompt in engine.prompts)
 
@@ -207,7 +207,7 @@ def test_a_process_reward_model_may_be_the_judge(
 ):
     """It prefers the greater digit, against what the policy would say of itself."""
     scorer = ScriptedEngine(tokenizer, solve, choices=lambda prompt: [float(prompt.strip()[-1]), 1.5])
-    judge = JudgeSettings(kind="prm", orders="one")
+    judge = LoopJudge(kind="prm", orders="one")
     data, engine = make(judge=judge, prm=PRM(llama, scorer, "{problem}\n"), problems_per_iteration=[2])
     pairs = asyncio.run(data.pairs(2))
     assert pairs and all(str(tokenizer.decode(list(pair.chosen_ids))).strip() == "2" for pair in pairs)

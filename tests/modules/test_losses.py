@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +166,25 @@ def log_ratio(policy: Any, reference: Any, sample: Sample) -> Tensor:
     with torch.no_grad():
         frozen = pair_by_pair.logprobs(reference, sample).sum()
     return pair_by_pair.logprobs(policy, sample).sum() - frozen
+
+
+@pytest.mark.parametrize("loss", [StepDPOLoss(0.1, nll=0.5, dpop=2.0), StepIPOLoss(0.1, nll=0.5)])
+def test_weights_multiply_the_loss_of_a_pair(loss: PreferenceLoss):
+    weighted = replace(PAIRS, weights=torch.tensor([0.2, 1.0]))
+    plain = losses_of(loss)
+    assert losses_of(loss, weighted) == pytest.approx([0.2 * plain[0], plain[1]])
+
+
+def test_soft_labels_are_the_probability_that_the_chosen_side_is_better():
+    """0.9 * 0.825939 + 0.1 * log(1 + e^-0.25), as with label_smoothing 0.1; the second label is certain."""
+    soft = replace(PAIRS, labels=torch.tensor([0.9, 1.0]))
+    assert losses_of(StepDPOLoss(0.1), soft) == pytest.approx([0.800939, 0.437488], abs=1e-6)
+    # IPO: 0.9 * (-2.5 - 5)^2 + 0.1 * (2.5 - 5)^2
+    assert losses_of(StepIPOLoss(0.1), soft) == pytest.approx([51.25, 1.0])
+
+
+@pytest.mark.parametrize("loss", [StepDPOLoss(0.1, dpop=2.0), StepIPOLoss(0.1)])
+def test_an_even_label_prefers_neither_side(loss: PreferenceLoss):
+    even = replace(PAIRS, labels=torch.tensor([0.5, 0.5]))
+    turned = Preferences(PAIRS.policy.flip(1), PAIRS.reference.flip(1), PAIRS.lengths.flip(1), labels=even.labels)
+    assert losses_of(loss, even) == pytest.approx(losses_of(loss, turned))

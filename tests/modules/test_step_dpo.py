@@ -13,7 +13,7 @@ from torch import Tensor
 
 from psr.data.rows import row_loader
 from psr.data.self_rewarding import pair_groups
-from psr.modules.losses import StepDPOLoss
+from psr.modules.losses import Preferences, StepDPOLoss
 from psr.modules.step_dpo import StepDPOModule
 from psr.policy.folder import load_policy
 from psr.policy.lora_settings import LoRA
@@ -291,3 +291,30 @@ def test_figures_of_the_step_are_logged(llama: Path):
 def test_a_missing_model_is_named_at_once(tmp_path: Path):
     with pytest.raises(PolicyError, match=r"no model in .*M9"):
         StepDPOModule(str(tmp_path / "M9"))
+
+
+@pytest.mark.parametrize("row_tokens", [ONE_ROW, SOME_ROWS])
+def test_a_pair_counts_by_its_own_weight_and_label_whatever_its_row(policy: Path, row_tokens: int):
+    counts = torch.stack([torch.linspace(0.1, 1, len(PAIRS)), torch.linspace(1, 0.5, len(PAIRS))], dim=1)
+    seen: dict[int, tuple[float, float]] = {}
+
+    class Seen(StepDPOLoss):
+        def forward(self, pairs: Preferences) -> tuple[Tensor, Tensor, Tensor]:
+            assert pairs.weights is not None and pairs.labels is not None
+            for sums, weight, label in zip(pairs.reference, pairs.weights, pairs.labels, strict=True):
+                [number] = ((expected - sums).abs().sum(1) < 1e-3).nonzero().flatten().tolist()
+                seen[number] = float(weight), float(label)
+            return super().forward(pairs)
+
+    expected = own_logprobs(load_policy(policy))
+    trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, **QUIET)
+    trainer.fit(StepDPOModule(str(policy), lr=0.0, loss=Seen()), row_loader(plan(row_tokens), trainer, counts=counts))
+    assert [seen[number] for number in range(len(PAIRS))] == [pytest.approx(tuple(row)) for row in counts.tolist()]
+
+
+def test_pairs_of_no_weight_change_nothing(policy: Path):
+    module = StepDPOModule(str(policy), lr=1e-2)
+    trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, **QUIET)
+    counts = torch.tensor([[0.0, 1.0]]).repeat(len(PAIRS), 1)
+    trainer.fit(module, row_loader(plan(), trainer, counts=counts))
+    assert distance(weights(module), load_policy(policy).state_dict()) == 0

@@ -39,9 +39,9 @@ def environment() -> dict[str, str]:
     return {**ours, **small, "COLUMNS": "80", "WANDB_MODE": "offline", "PYTHONPATH": str(ROOT)}
 
 
-def run_tiny(folder: Path, *options: str) -> Finished:
-    """`psr run` on the tiny recipe as a user starts it, to its end."""
-    return run_to_end(command(folder, *options), folder)
+def run_tiny(folder: Path, *options: str, recipe: Path = TINY) -> Finished:
+    """`psr run` on the tiny recipe, or a variant of it, as a user starts it, to its end."""
+    return run_to_end(command(folder, *options, recipe=recipe), folder)
 
 
 def run_to_end(words: list[str], folder: Path) -> Finished:

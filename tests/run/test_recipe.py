@@ -63,7 +63,9 @@ def test_results_have_the_fixed_schema(results: dict[str, Any]):
         assert {"pairs", "steps_per_solution", "step_length_tokens", "seconds"} | FIGURES <= set(model)
         assert all(isinstance(model[name], float) and 0 <= model[name] <= 1 for name in FIGURES)
         assert {"search", "train", "evaluate"} <= set(model["seconds"]) <= set(PARTS)
-        assert model["name"] == "M1" or set(model["seconds"]) == set(PARTS)
+        assert model["name"] == "M1" or set(model["seconds"]) == {*PARTS} - {
+            "gate"
+        }  # for which the recipe has no probes
         assert all(seconds >= 0 for seconds in model["seconds"].values())
         assert model["steps_per_solution"] >= 1 and model["step_length_tokens"] > 1
         p = model["accuracy"]

@@ -93,6 +93,7 @@ class Annotator:
         waiting = self._waiting[request]
         if "error" in row:
             waiting.set_exception(AnnotatorError(row["error"]))
+            waiting.exception()  # as above: where one request fails, those who asked for others may have gone
             return
         kept, reply = row.pop("kept"), Reply(**row)
         self.used += reply
