@@ -51,7 +51,8 @@ class SGLangEngine(Engine):
             under the same paths as this process.
         launch: starts a server instead; `{}` for SGLang's own settings.
         router: address of an sglang-router in front of the `urls`: prompts go there, weights to the servers. With
-            `--policy manual` it keeps a problem's requests with one server.
+            `--policy manual --assignment-mode min_group` it keeps a problem's requests with one server, and deals the
+            problems out evenly.
         concurrency: most sequences in flight, for every server or data-parallel rank.
         chunk: sequences in one HTTP request, all of which a failure repeats. A router takes one at a time.
         retries: how often a request is retried that found no server, timed out or met a status of 5xx.
