@@ -62,7 +62,7 @@ def test_weights_wait_for_requests_that_nobody_waits_for(
     engine: SGLangEngine, policies: tuple[Path, Path], asked: list[tuple[int, ...]]
 ):
     async def main() -> None:
-        abandoned = asyncio.ensure_future(engine.generate(asked, Sampling(200, temperature=1.0, n=4)))
+        abandoned = asyncio.ensure_future(engine.generate(asked, Sampling(200, temperature=1.0, n=32)))
         await asyncio.sleep(0.3)
         with pytest.raises(EngineError, match="while requests are waiting"):
             await engine.load_weights(policies[1], "M2")
