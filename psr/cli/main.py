@@ -20,6 +20,7 @@ from psr.cli.spelling import spelled
 from psr.errors import PSRError, UsageError
 from psr.processes.orphans import end_with_parent
 from psr.processes.stopping import INTERRUPTED, MARK, PREEMPTED, Preempted, leave_mark
+from psr.terminal.text import printable
 
 
 def main(args: list[str] | None = None) -> None:
@@ -30,7 +31,7 @@ def main(args: list[str] | None = None) -> None:
     try:
         execute(words)
     except PSRError as error:
-        sys.exit(f"psr: {error}")
+        sys.exit(f"psr: {printable(str(error))}")  # which may quote what a model, a server or a file says
     except Preempted:
         leave_mark()
         print("psr: stopped as told; the same command goes on from here", file=sys.stderr)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from psr.engines.base import EngineError
 from psr.engines.sglang.server import OwnedServer
-from psr.engines.sglang.transport import Session, Transient, request
+from psr.engines.sglang.transport import Session, Transient, fields, request, shown
 
 QUICK = 20.0
 """Time-out in seconds of requests that a server answers at once if it can answer at all."""
@@ -48,7 +48,7 @@ class Server:
 
     async def version(self, session: Session) -> str:
         info = await request(session.http, "GET", f"{self.url}/model_info", timeout=QUICK)
-        return str(info["weight_version"])
+        return str(*fields(info, "weight_version"))
 
     async def start(self, session: Session, folder: Path, label: str) -> None:
         """Start our own server, with `folder` as weights `label`."""
@@ -72,8 +72,9 @@ class Server:
             return
         body = {"model_path": str(folder), "weight_version": label, "flush_cache": True}
         reply = await request(session.http, "POST", f"{self.url}/update_weights_from_disk", body)
-        if not reply["success"]:
-            raise EngineError(f"SGLang at {self.url} did not load {folder}: {reply['message']}")
+        success, said = fields(reply, "success", "message")
+        if not success:
+            raise EngineError(f"SGLang at {self.url} did not load {folder}: {said}")
         # An SGLang that does not know the field `weight_version` would ignore it without a word.
         served = await self.version(session)
         if served != label:
@@ -96,11 +97,16 @@ class Server:
 
     async def abilities(self, session: Session) -> "Abilities":
         info = await request(session.http, "GET", f"{self.url}/server_info", timeout=QUICK)
+        longest, seeded, saves, device = fields(
+            info, "max_req_input_len", "enable_deterministic_inference", "enable_memory_saver", "device"
+        )
+        if not isinstance(longest, int):
+            raise Transient(f"a max_req_input_len that is no number: {shown(longest)}")
         return Abilities(
-            longest_prompt=int(info["max_req_input_len"]) - 1,  # its own limit is the first that it refuses
-            seeded=bool(info["enable_deterministic_inference"]),
+            longest_prompt=longest - 1,  # its own limit is the first that it refuses
+            seeded=bool(seeded),
             # without a memory saver it answers that it has released its memory, and keeps all of it
-            lends=bool(info["enable_memory_saver"]) or info["device"] == "cpu",
+            lends=bool(saves) or device == "cpu",
         )
 
 
