@@ -4,7 +4,6 @@ https://docs.wandb.ai/guides/sweeps/sweep-config-keys: `method`, `metric`, `para
 `run_cap`. Anything else that has no counterpart here is refused by name.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -16,6 +15,7 @@ from annotated_types import Ge
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from typing_extensions import TypedDict
 
+from psr.bounds import finite
 from psr.errors import UsageError
 from psr.files.documents import read_document
 from psr.files.kinds import Text
@@ -136,7 +136,7 @@ def distribution(path: Path, name: str, spec: dict[str, Any]) -> BaseDistributio
     if not {"min", "max"} <= spec.keys():
         raise UsageError(f"{path}: parameter {name} has neither value, values, nor min and max")
     low, high, step = spec["min"], spec["max"], spec.get("q", 1)
-    if not all(type(one) in (int, float) and math.isfinite(one) for one in (low, high, step)):
+    if not all(type(one) in (int, float) and finite(one) for one in (low, high, step)):
         raise UsageError(f"{path}: parameter {name} goes from {low!r} to {high!r}; min, max and q are numbers")
     whole = isinstance(low, int) and isinstance(high, int)
     kind = spec.get("distribution", "int_uniform" if whole else "uniform")
