@@ -85,7 +85,7 @@ def judge(
 
     async def judged_with(count: int, encoder: Encoder) -> tuple[list[int], int]:
         """The verdicts after `count` examples, or as many as fit into the context, and how many those were."""
-        shown = replace(encoder, shots=judge_shots(examples, settings.prompts, count))
+        shown = replace(encoder, shots=judge_shots(examples, encoder, count))
         try:
             return await judged(settings.engine, shown, rows, settings.judge), count
         except PromptTooLong:

@@ -130,7 +130,8 @@ def sampling_of(asked: dict[str, Any]) -> Sampling:
 
 def prompt_of(messages: Sequence[dict[str, str]], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """The token ids of a conversation; without a chat template, those of its contents joined by line breaks."""
+    ids = TokenIds(tokenizer)
+    said = [{**message, "content": ids.as_text(message["content"])} for message in messages]
     if tokenizer.chat_template is None:
-        return list(TokenIds(tokenizer).beginning("\n".join(message["content"] for message in messages)))
-    rendered = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    return tokenizer.encode(str(rendered), add_special_tokens=False)
+        return list(ids.beginning("\n".join(message["content"] for message in said)))
+    return list(ids.conversation(said))

@@ -8,8 +8,8 @@ from typing import Any
 
 from psr.engines.base import Engine
 from psr.prompts.encoder import Encoder
-from psr.prompts.judged import judge_prompts, judge_texts, score_prompt, written
-from psr.prompts.templates import VERDICTS, Prompts
+from psr.prompts.judged import judge_prompts, judge_questions, score_prompt, written
+from psr.prompts.templates import VERDICTS
 from psr.search.judges import JudgeSettings, score_replies, verdicts
 
 
@@ -54,12 +54,13 @@ def length_bias(given: Sequence[int], rows: Sequence[Mapping[str, Any]], encoder
     return (sum(named) - sum(right)) / len(named) if named else None
 
 
-def judge_shots(rows: Sequence[Mapping[str, Any]], prompts: Prompts, count: int) -> tuple[tuple[str, str], ...]:
+def judge_shots(rows: Sequence[Mapping[str, Any]], encoder: Encoder, count: int) -> tuple[tuple[str, str], ...]:
     """(prompt, reply) of the first `count` rows, the right side alternately shown first and second."""
     shots = []
     for number, row in enumerate(rows[:count]):
-        text, label, explanation = list(judge_texts(row, prompts))[number % 2]
-        shots.append((text, explanation + prompts.verdict_text(label)))
+        problem, steps, a, b, label, explanation = list(judge_questions(row, encoder.prompts))[number % 2]
+        reply = explanation + encoder.prompts.verdict_text(label)
+        shots.append(encoder.shot(problem, steps, a, b, reply))
     return tuple(shots)
 
 

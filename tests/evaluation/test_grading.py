@@ -28,7 +28,9 @@ def box(answer: str) -> str:
 
 def seconds() -> float:
     """Of processor time, of this process and of its workers, alive or ended: what else runs makes no difference."""
-    alive = [Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split() for worker in grading_workers._alive]
+    alive = [
+        Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split() for worker in grading_workers._alive
+    ]
     ticks = sum(int(fields[11]) + int(fields[12]) for fields in alive)
     return sum(os.times()[:4]) + ticks / os.sysconf("SC_CLK_TCK")
 

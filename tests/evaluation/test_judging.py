@@ -116,7 +116,7 @@ def test_length_bias_is_what_the_longer_side_gets_too_often(encoder: Encoder):
 
 def test_shots_come_before_the_question(tokenizer: PreTrainedTokenizerBase, encoder: Encoder):
     rows = [{**ROW, "explanations": {"chosen_first": "2A", "rejected_first": "2B"}}] * 2
-    shown = replace(encoder, shots=judge_shots(rows, encoder.prompts, 2))
+    shown = replace(encoder, shots=judge_shots(rows, encoder, 2))
     engine = ScriptedEngine(tokenizer, lambda prompt, sampling: ["[[A]]"])
     asyncio.run(judged(engine, shown, [ROW], JudgeSettings()))
     first, second = "3+4-5\n3+4=7\nA 7-5=2\nB 7-5=3\n", "3+4-5\n3+4=7\nA 7-5=3\nB 7-5=2\n"
