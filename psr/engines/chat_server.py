@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError
+
 from psr.engines.base import Engine, EngineError, PromptTooLong, Sampling
 from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.token_ids import TokenIds
@@ -95,7 +97,7 @@ async def answer(
     try:
         asked = json.loads(body)
         sampling, prompt = sampling_of(asked), prompt_of(asked["messages"], tokenizer)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, TemplateError) as error:
         return "400 Bad Request", {"error": {"message": f"not a chat completion request: {error!r}"}}
     try:
         [[completion]] = await engine.generate([prompt], sampling)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import httpx
 
 from psr.engines.base import EngineError
+from psr.keys import hidden
 from psr.terminal.text import printable
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ async def request(
     try:
         return reply.json()
     except (ValueError, RecursionError):
-        raise Transient(f"a reply that is no JSON: {shown(reply.text)}") from None
+        raise Transient(f"a reply that is no JSON: {shown(without_key(reply, reply.text))}") from None
 
 
 def fields(answer: Any, *names: str) -> list[Any]:
@@ -125,7 +126,11 @@ def message(reply: httpx.Response) -> str:
         said = str(content["message"] if isinstance(content, dict) else content)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         said = reply.text
-    return printable(" ".join(said.split()))[:2000] or reply.reason_phrase
+    return printable(" ".join(without_key(reply, said).split()))[:2000] or reply.reason_phrase
+
+
+def without_key(reply: httpx.Response, said: str) -> str:
+    return hidden(said, reply.request.headers.get("Authorization"))
 
 
 class Gate:
