@@ -124,6 +124,8 @@ class Handler(BaseHTTPRequestHandler):
             replies = [reply_to(p, s, None) for p, s in zip(body["input_ids"], body["sampling_params"], strict=True)]
             replies[0]["meta_info"]["finish_reason"] = {"type": "abort", "message": "out of memory"}
             return self.say(replies[0] if alone else replies)
+        elif failure == "echo":
+            return self.say({"error": {"message": f"what is {self.headers['Authorization']}?"}}, 401)
         elif failure in GARBLED:
             return self.write(GARBLED[failure].encode())
         elif failure is not None:

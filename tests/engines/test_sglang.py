@@ -87,6 +87,13 @@ def test_a_reply_that_stays_garbled_is_told_in_a_line(failure: str, said: str, m
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
+def test_no_message_quotes_the_key(make: Make, llama: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SERVER_KEY", "planted-4711")
+    engine = loaded(make({"FAKE_FAILS": "echo"}, key_env="SERVER_KEY"), llama)
+    with pytest.raises(EngineError, match=r"refuses the request \(status 401\): what is Bearer \[the key\]\?"):
+        ask(engine)
+
+
 def test_a_key_of_any_characters_is_sent(make: Make, llama: Path):
     engine = loaded(make(), llama)
     for key in ("algèbre/1", "a\r\nX-Other: 1", "x" * 100_000):

@@ -19,6 +19,7 @@ from psr.curation.annotator.settings import AnnotatorError, Endpoint, Reply
 from psr.files.jsonl import DataError
 from psr.files.rows import checked
 from psr.keys import hidden
+from psr.terminal.text import brief
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
@@ -109,7 +110,7 @@ async def post(
                 return _reply(url, answer)
             reason = f"status {answer.status_code}: {_message(answer)}"
             if answer.is_success:
-                reason = f"a reply that is no JSON: {_text(answer)[:80]!r}"
+                reason = f"a reply that is no JSON: {brief(_text(answer))}"
             elif answer.status_code not in AGAIN and answer.status_code < 500:
                 raise AnnotatorError(f"{url} refuses the request ({reason})")
             asked = retry_after(answer.headers)
@@ -154,7 +155,7 @@ def _reply(url: str, answer: httpx.Response) -> Reply:
         read = checked("the reply", content, Answer)
     except DataError as error:
         raise AnnotatorError(
-            f"{url} does not answer as OpenAI's chat completions do ({error}): {_text(answer)[:200]!r}"
+            f"{url} does not answer as OpenAI's chat completions do ({error}): {brief(_text(answer), 200)}"
         ) from None
     [choice, *_], usage = read["choices"], read.get("usage") or Counted()
     text, reason = choice["message"]["content"] or "", choice.get("finish_reason") or "stop"

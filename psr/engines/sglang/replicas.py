@@ -12,7 +12,8 @@ from pathlib import Path
 
 from psr.engines.base import EngineError
 from psr.engines.sglang.server import OwnedServer
-from psr.engines.sglang.transport import Session, Transient, fields, request, shown
+from psr.engines.sglang.transport import Session, Transient, fields, request
+from psr.terminal.text import brief
 
 QUICK = 20.0
 """Time-out in seconds of requests that a server answers at once if it can answer at all."""
@@ -101,7 +102,7 @@ class Server:
             info, "max_req_input_len", "enable_deterministic_inference", "enable_memory_saver", "device"
         )
         if not isinstance(longest, int):
-            raise Transient(f"a max_req_input_len that is no number: {shown(longest)}")
+            raise Transient(f"a max_req_input_len that is no number: {brief(longest)}")
         return Abilities(
             longest_prompt=longest - 1,  # its own limit is the first that it refuses
             seeded=bool(seeded),

@@ -16,7 +16,7 @@ import httpx
 
 from psr.engines.base import EngineError
 from psr.keys import hidden
-from psr.terminal.text import printable
+from psr.terminal.text import brief, printable
 
 T = TypeVar("T")
 
@@ -25,8 +25,6 @@ LONGEST_PAUSE = 30.0
 """Seconds before the first retry, and at most before any."""
 BUSY = (408, 425, 429)
 """Status codes below 500 that ask to come again, as proxies and routers give them."""
-SHOWN = 80
-"""Characters of an unreadable reply that a message shows."""
 
 
 class Transient(Exception):
@@ -78,20 +76,14 @@ async def request(
     try:
         return reply.json()
     except (ValueError, RecursionError):
-        raise Transient(f"a reply that is no JSON: {shown(without_key(reply, reply.text))}") from None
+        raise Transient(f"a reply that is no JSON: {brief(without_key(reply, reply.text))}") from None
 
 
 def fields(answer: Any, *names: str) -> list[Any]:
     """Of a reply that ought to be an object with these. Raises Transient where it is something else."""
     if not isinstance(answer, dict) or not answer.keys() >= set(names):
-        raise Transient(f"a reply without {' and '.join(names)}: {shown(answer)}")
+        raise Transient(f"a reply without {' and '.join(names)}: {brief(answer)}")
     return [answer[name] for name in names]
-
-
-def shown(content: Any) -> str:
-    """The beginning of what a server sent, for a message of one line."""
-    text = ascii(content)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 async def persist(
