@@ -3,6 +3,7 @@
 `psr fit|validate|test|predict` run a stage; `psr plan` parses one as `psr fit` would, and makes nothing of it.
 """
 
+import logging
 import os
 import sys
 import uuid
@@ -52,6 +53,17 @@ def planned(words: list[str]) -> None:
     except ArgumentError as error:
         raise UsageError(f"{essence(error)} (see `psr plan --help`)") from error
     plan(config)
+
+
+def rehearse_stage(words: list[str]) -> None:
+    """Parse a stage's command line and make model, data and trainer; nothing is run."""
+    logging.disable(logging.INFO)  # that a seed is set, for every one
+    try:
+        RehearsalCLI(args=words)
+    except ArgumentError as error:
+        raise UsageError(f"{essence(error)} (see `psr {words[0]} --help`)") from error
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class LogConfig(SaveConfigCallback):
@@ -130,6 +142,13 @@ class PSRLightningCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("model.init_args.model", "data.init_args.model")
         parser.link_arguments("seed_everything", "data.init_args.seed")
+
+
+class RehearsalCLI(PSRLightningCLI):
+    """All of a stage up to its start."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
 
 
 class PlanCLI(PSRLightningCLI):
