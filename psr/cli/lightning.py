@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from psr.cli import classes  # noqa: F401 - so that configs may name them without their modules
 from psr.cli.messages import essence, users
 from psr.commands.plan import ARCHITECTURE, plan
+from psr.data.switches import dev_run
 from psr.errors import UsageError
 from psr.files.whole import write_text
 from psr.planning import Guess
@@ -135,9 +136,14 @@ class PSRLightningCLI(LightningCLI):
         """Leave the settings as given: Lightning would lay those of the checkpoint over them, and not say so."""
 
     def before_fit(self) -> None:
-        """`ckpt_path: last` is the last checkpoint that is whole."""
-        if self.config_init["fit"].ckpt_path == "last" and (found := last_checkpoint(self.trainer)):
-            self.config_init["fit"].ckpt_path = str(found)
+        """`ckpt_path: last` is the last checkpoint that is whole; a dev run begins at the beginning."""
+        settings = self.config_init["fit"]
+        if settings.ckpt_path != "last":
+            return
+        if dev_run(self.trainer):  # a finished fit would have nothing left to try
+            settings.ckpt_path = None
+        elif found := last_checkpoint(self.trainer):
+            settings.ckpt_path = str(found)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("model.init_args.model", "data.init_args.model")
