@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psr.bounds import Count, CountOrNone, Seconds, bounded
-from psr.engines.base import ANYWHERE, Completion, Engine, EngineError, Origin, PromptTooLong, Sampling, secret
+from psr.engines.base import ANYWHERE, Completion, Engine, EngineError, Origin, PromptTooLong, Sampling
 from psr.engines.sglang.fleet import Fleet
 from psr.engines.sglang.prefixes import shared_prefixes
 from psr.engines.sglang.protocol import (
@@ -32,6 +32,7 @@ from psr.engines.sglang.server import Launch, OwnedServer
 from psr.engines.sglang.transport import Transient
 from psr.engines.sglang.weights import label_of, staged
 from psr.engines.usage import Usage
+from psr.keys import secret
 from psr.policy.tokenizer import check_folder, context_tokens, load_eos, load_tokenizer
 
 if TYPE_CHECKING:

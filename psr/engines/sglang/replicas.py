@@ -14,7 +14,8 @@ from typing import Any
 from psr.engines.base import EngineError
 from psr.engines.sglang.server import OwnedServer
 from psr.engines.sglang.tensors import alone_with, buckets
-from psr.engines.sglang.transport import Session, Transient, request
+from psr.engines.sglang.transport import Session, Transient, fields, request
+from psr.terminal.text import brief
 
 QUICK = 20.0
 """Time-out in seconds of requests that a server answers at once if it can answer at all."""
@@ -52,7 +53,7 @@ class Server:
 
     async def version(self, session: Session) -> str:
         info = await request(session.http, "GET", f"{self.url}/model_info", timeout=QUICK)
-        return str(info["weight_version"])
+        return str(*fields(info, "weight_version"))
 
     async def start(self, session: Session, folder: Path, label: str) -> None:
         """Start our own server, with `folder` as weights `label`."""
@@ -87,14 +88,16 @@ class Server:
 
     async def _update(self, session: Session, action: str, body: dict[str, Any]) -> None:
         reply = await request(session.http, "POST", f"{self.url}/{action}", body)
-        if not reply["success"]:
-            raise EngineError(f"SGLang at {self.url} did not take the weights ({action}): {reply['message']}")
+        success, said = fields(reply, "success", "message")
+        if not success:
+            raise EngineError(f"SGLang at {self.url} did not take the weights ({action}): {said}")
 
     async def _push(self, session: Session, folder: Path, label: str) -> None:
         info = await request(session.http, "GET", f"{self.url}/server_info", timeout=QUICK)
-        if info["dp_size"] > 1:
+        shards, ranks = fields(info, "tp_size", "dp_size")
+        if ranks > 1:
             raise EngineError(
-                f"engine.push is true, and SGLang at {self.url} has {info['dp_size']} data-parallel ranks, where it "
+                f"engine.push is true, and SGLang at {self.url} has {ranks} data-parallel ranks, where it "
                 "takes no tensors: set engine.push to false, or start a server for every rank"
             )
         async with alone_with(self.url):
@@ -103,7 +106,7 @@ class Server:
             self.empty = True  # until all of it is there: neither the old weights nor the new ones
             await self._open_update(session)
             for bucket in buckets(folder):
-                body = {"serialized_named_tensors": [bucket.payload] * info["tp_size"], "flush_cache": bucket.last}
+                body = {"serialized_named_tensors": [bucket.payload] * shards, "flush_cache": bucket.last}
                 named = {"weight_version": label} if bucket.last else {}
                 await self._update(session, "update_weights_from_tensor", body | named)
             await self._update(session, "end_weight_update", {})
@@ -131,11 +134,16 @@ class Server:
 
     async def abilities(self, session: Session) -> "Abilities":
         info = await request(session.http, "GET", f"{self.url}/server_info", timeout=QUICK)
+        longest, seeded, saves, device = fields(
+            info, "max_req_input_len", "enable_deterministic_inference", "enable_memory_saver", "device"
+        )
+        if not isinstance(longest, int):
+            raise Transient(f"a max_req_input_len that is no number: {brief(longest)}")
         return Abilities(
-            longest_prompt=int(info["max_req_input_len"]) - 1,  # its own limit is the first that it refuses
-            seeded=bool(info["enable_deterministic_inference"]),
+            longest_prompt=longest - 1,  # its own limit is the first that it refuses
+            seeded=bool(seeded),
             # without a memory saver it answers that it has released its memory, and keeps all of it
-            lends=bool(info["enable_memory_saver"]) or info["device"] == "cpu",
+            lends=bool(saves) or device == "cpu",
         )
 
 
