@@ -22,6 +22,11 @@ from psr.errors import UsageError
 T = TypeVar("T", bound=Callable[..., Any])
 
 
+def finite(number: float) -> bool:
+    """As `math.isfinite`, which fails on a whole number that no float can hold."""
+    return isinstance(number, Integral) or math.isfinite(number)
+
+
 @dataclass(frozen=True)
 class Bounds:
     """From `low` to `high`; `above` and `below` leave the ends out. Infinity and NaN are in no bounds."""
@@ -33,7 +38,7 @@ class Bounds:
 
     def hold(self, value: Any) -> bool:
         enough = value > self.low if self.above else value >= self.low
-        return math.isfinite(value) and enough and (value < self.high if self.below else value <= self.high)
+        return finite(value) and enough and (value < self.high if self.below else value <= self.high)
 
     def __repr__(self) -> str:  # `--help` shows it behind the type
         low = f"{'above' if self.above else 'at least'} {self.low:g}"

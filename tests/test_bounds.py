@@ -23,7 +23,7 @@ from psr.modules.training import RowModule
 from psr.planning import Guess
 
 Target = Callable[..., Any]
-WRONG = [0, -1, 10**40, math.nan, math.inf, -math.inf, "3", True, [None]]
+WRONG = [0, -1, 10**40, 10**400, math.nan, math.inf, -math.inf, "3", True, [None]]
 
 
 def ours() -> Iterator[Target]:

@@ -1,6 +1,7 @@
 """The cluster examples: they start what exists, and start it again where it was stopped."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -75,6 +76,7 @@ def test_slurm_requeues_what_stopped_as_told_and_nothing_else(
 
 def test_a_pod_hands_sigterm_on_and_waits_for_the_end(tmp_path: Path, programs: Callable[[str, str], None]):
     programs("torchrun", "trap 'sleep 0.5; touch stopped; exit 1' TERM; touch started; while true; do sleep 0.05; done")
+    (tmp_path / "d").mkdir()
     names = {"RECIPE": "r", "DATA": "d", "MODEL": "m", "JOB_COMPLETION_INDEX": "0"}
     pod = subprocess.Popen(container()["command"], env={**environment(), **names})
     while not Path("started").exists():
@@ -82,6 +84,7 @@ def test_a_pod_hands_sigterm_on_and_waits_for_the_end(tmp_path: Path, programs: 
         time.sleep(0.02)
     pod.terminate()
     assert pod.wait(30) == 1, "and the second stage is not begun"
+    assert (tmp_path / "data").resolve() == tmp_path / "d"
     assert Path("stopped").exists()
 
 
@@ -89,7 +92,13 @@ def test_the_kubernetes_job_starts_the_recipes_stages():
     assert subprocess.run(["bash", "-n", "-c", container()["command"][-1]]).returncode == 0
     for stage in ("sft.yaml", "self_rewarding.yaml"):
         assert f"$RECIPE/{stage}" in container()["command"][-1]
-        assert (ROOT / "configs" / "qwen2.5-math-7b" / stage).is_file()
+        config = (ROOT / "configs" / "qwen2.5-math-7b" / stage).read_text()
+        for name in re.findall(r"\bdata/(\S+\.jsonl)", config):
+            assert name in (CLUSTER / "kubernetes.yaml").read_text(), f"{stage} reads data/{name}"
+
+
+def test_a_requeued_job_waits_for_the_one_before():
+    assert "--wait true" in (CLUSTER / "slurm.sh").read_text()
 
 
 @pytest.mark.parametrize("name", ["qwen2.5-math-7b", "qwen2.5-math-72b"])

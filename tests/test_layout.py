@@ -21,7 +21,16 @@ FLOORS = [
     ["psr.curation", "psr.engines", "psr.planning"],
     ["psr.policy", "psr.prompts"],
     ["psr.files"],
-    ["psr.trees", "psr.processes", "psr.terminal", "psr.records", "psr.answers", "psr.bounds", "psr.errors"],
+    [
+        "psr.trees",
+        "psr.processes",
+        "psr.terminal",
+        "psr.records",
+        "psr.answers",
+        "psr.bounds",
+        "psr.errors",
+        "psr.keys",
+    ],
 ]
 FLOOR = {room: len(FLOORS) - number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -31,7 +31,8 @@ options=()
 [[ $overlay != none ]] && options+=(--overlay "$overlay")
 source .venv/bin/activate
 # A task that fails ends the others, so that the job ends. psr ends with 75 where they stopped as told, whatever srun says.
-psr run "$recipe" --run-dir "$run_dir" --launch "srun --wait=120 --kill-on-bad-exit=1" "${options[@]}" "$@"
+# --wait: a requeued job may begin while the last processes of the one before still hold the run directory.
+psr run "$recipe" --run-dir "$run_dir" --wait true --launch "srun --wait=120 --kill-on-bad-exit=1" "${options[@]}" "$@"
 code=$?
 if [[ $code == 75 ]]; then
     echo "stopped as told: requeued"

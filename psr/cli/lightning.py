@@ -3,6 +3,7 @@
 `psr fit|validate|test|predict` run a stage; `psr plan` parses one as `psr fit` would, and makes nothing of it.
 """
 
+import logging
 import os
 import sys
 import uuid
@@ -22,6 +23,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from psr.cli import classes  # noqa: F401 - so that configs may name them without their modules
 from psr.cli.messages import essence, users
 from psr.commands.plan import ARCHITECTURE, plan
+from psr.data.switches import dev_run
 from psr.errors import UsageError
 from psr.files.whole import write_text
 from psr.planning import Guess
@@ -52,6 +54,17 @@ def planned(words: list[str]) -> None:
     except ArgumentError as error:
         raise UsageError(f"{essence(error)} (see `psr plan --help`)") from error
     plan(config)
+
+
+def rehearse_stage(words: list[str]) -> None:
+    """Parse a stage's command line and make model, data and trainer; nothing is run."""
+    logging.disable(logging.INFO)  # that a seed is set, for every one
+    try:
+        RehearsalCLI(args=words)
+    except ArgumentError as error:
+        raise UsageError(f"{essence(error)} (see `psr {words[0]} --help`)") from error
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class LogConfig(SaveConfigCallback):
@@ -123,13 +136,25 @@ class PSRLightningCLI(LightningCLI):
         """Leave the settings as given: Lightning would lay those of the checkpoint over them, and not say so."""
 
     def before_fit(self) -> None:
-        """`ckpt_path: last` is the last checkpoint that is whole."""
-        if self.config_init["fit"].ckpt_path == "last" and (found := last_checkpoint(self.trainer)):
-            self.config_init["fit"].ckpt_path = str(found)
+        """`ckpt_path: last` is the last checkpoint that is whole; a dev run begins at the beginning."""
+        settings = self.config_init["fit"]
+        if settings.ckpt_path != "last":
+            return
+        if dev_run(self.trainer):  # a finished fit would have nothing left to try
+            settings.ckpt_path = None
+        elif found := last_checkpoint(self.trainer):
+            settings.ckpt_path = str(found)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("model.init_args.model", "data.init_args.model")
         parser.link_arguments("seed_everything", "data.init_args.seed")
+
+
+class RehearsalCLI(PSRLightningCLI):
+    """All of a stage up to its start."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
 
 
 class PlanCLI(PSRLightningCLI):

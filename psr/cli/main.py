@@ -1,7 +1,8 @@
 """`psr`: the entry point. Finds the command, makes its options from its typed arguments, and says what went wrong.
 
 commands.py has the commands that there are, spelling.py how people may write them, lightning.py LightningCLI for single
-stages (fit, validate, test, predict). A command that runs stages (run, trial) is handed `execute`.
+stages (fit, validate, test, predict). A command that runs stages (run, trial) is handed `execute`, one that only looks
+whether they can be run (sweep) `rehearse`.
 """
 
 import os
@@ -20,6 +21,7 @@ from psr.cli.spelling import spelled
 from psr.errors import PSRError, UsageError
 from psr.processes.orphans import end_with_parent
 from psr.processes.stopping import INTERRUPTED, MARK, PREEMPTED, Preempted, leave_mark
+from psr.terminal.text import printable
 
 
 def main(args: list[str] | None = None) -> None:
@@ -30,7 +32,7 @@ def main(args: list[str] | None = None) -> None:
     try:
         execute(words)
     except PSRError as error:
-        sys.exit(f"psr: {error}")
+        sys.exit(f"psr: {printable(str(error))}")  # which may quote what a model, a server or a file says
     except Preempted:
         leave_mark()
         print("psr: stopped as told; the same command goes on from here", file=sys.stderr)
@@ -46,20 +48,44 @@ def execute(words: list[str]) -> None:
     run_command(spelled(words))
 
 
+def rehearse(words: list[str]) -> dict[str, Any]:
+    """Parse one command line to its end, and make what it names; nothing is run. The arguments of the command, if it
+    has typed ones.
+    """
+    words = spelled(words)
+    command, path, arguments = find(words)
+    function = command.function()
+    if command.parsed:
+        return settings_of(function, path, arguments)
+    from psr.cli.lightning import rehearse_stage
+
+    rehearse_stage(words[len(path) - 1 :])
+    return {}
+
+
+HANDED = {"execute": execute, "rehearse": rehearse}
+"""What commands that handle command lines are given."""
+
+
 def run_command(words: list[str]) -> None:
     command, path, arguments = find(words)
     function = command.function()
-    handed = {"execute": execute} if "execute" in signature(function).parameters else {}
+    handed = {name: given for name, given in HANDED.items() if name in signature(function).parameters}
     if not command.parsed:
         function(words[len(path) - 1 :], **handed)
         return
+    function(**settings_of(function, path, arguments), **handed)
+
+
+def settings_of(function: Callable[..., Any], path: list[str], arguments: list[str]) -> dict[str, Any]:
+    """The arguments of a command, as its command line gives them."""
     parser = command_parser(function, path)
     try:
         settings = parser.instantiate(parser.parse_args(arguments))
     except (ArgumentError, ValueError) as error:  # jsonargparse wraps the errors of classes that it makes
         raise users(error) or UsageError(f"{essence(error)} (see `{parser.prog} --help`)") from None
     settings.pop("config", None)
-    function(**settings, **handed)
+    return {**settings}
 
 
 def command_parser(function: Callable[..., Any], path: list[str]) -> ArgumentParser:
@@ -68,7 +94,7 @@ def command_parser(function: Callable[..., Any], path: list[str]) -> ArgumentPar
 
     parser = ArgumentParser(prog=" ".join(["psr", *path]), exit_on_error=False)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file of these settings; later options count")
-    parser.add_function_arguments(function, as_group=False, as_positional=True, sub_configs=True, skip={"execute"})
+    parser.add_function_arguments(function, as_group=False, as_positional=True, sub_configs=True, skip=set(HANDED))
     parser.description = (function.__doc__ or "").partition("\n\n")[0]
     return parser
 

@@ -22,7 +22,7 @@ from psr.evaluation import distribution as figure2
 from psr.evaluation.benchmarks import benchmark_label, read_benchmark
 from psr.evaluation.comparison import compare_outcomes
 from psr.evaluation.distribution import SHIPPED
-from psr.evaluation.judging import judge_figures, judge_shots, judged, length_bias
+from psr.evaluation.judging import judge_figures, judge_shots, judged, judged_where_it_fits, length_bias
 from psr.evaluation.run_texts import texts_of
 from psr.evaluation.scoring_study import study
 from psr.evaluation.statistics import in_percent, mean_interval, standard_error_of_mean
@@ -75,22 +75,25 @@ def judge(
 
     async def one(name: str, encoder: Encoder) -> list[Row]:
         untaught = name.partition("-")[0] == "M0" and settings.judge.form == "pairwise"
-        given, used = await judged_with(len(examples) if untaught else 0, encoder)
-        figures = {"model": name, "form": settings.judge.form, "shots": used}
+        given, used, too_long = await judged_with(len(examples) if untaught else 0, encoder)
+        figures = {"model": name, "form": settings.judge.form, "shots": used, "too_long": len(too_long)}
         measured: Row = {key.removeprefix("judge_"): value for key, value in judge_figures(given).items()}
         right = [((first == 0) + (second == 1)) / 2 for first, second in zip(given[::2], given[1::2], strict=True)]
         measured["accuracy_stderr"] = standard_error_of_mean(right)
         measured["accuracy_low"], measured["accuracy_high"] = mean_interval(right)
         return [{**figures, **measured, "length_bias": length_bias(given, rows, encoder)}]
 
-    async def judged_with(count: int, encoder: Encoder) -> tuple[list[int], int]:
-        """The verdicts after `count` examples, or as many as fit into the context, and how many those were."""
-        shown = replace(encoder, shots=judge_shots(examples, settings.prompts, count))
+    async def judged_with(count: int, encoder: Encoder) -> tuple[list[int], int, list[str]]:
+        """The verdicts after `count` examples, or as many as fit into the context, how many those were, and the rows
+        that are too long even without.
+        """
+        if count == 0:
+            given, too_long = await judged_where_it_fits(settings.engine, encoder, rows, settings.judge)
+            return given, 0, too_long
+        shown = replace(encoder, shots=judge_shots(examples, encoder, count))
         try:
-            return await judged(settings.engine, shown, rows, settings.judge), count
+            return await judged(settings.engine, shown, rows, settings.judge), count, []
         except PromptTooLong:
-            if count == 0:
-                raise
             return await judged_with(count - 1, encoder)
 
     judges = ask_models(settings, models, one)

@@ -4,11 +4,13 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from psr.files.jsonl import write_json
 from psr.run.folder import RunFolder
 from psr.run.settings import RunSettings
+from psr.terminal.text import printable
 
 JUDGE_COLUMNS = {
     **{"model": "model", "form": "form", "shots": "shots", "accuracy": "accuracy %"},
@@ -43,7 +45,7 @@ def finish(
 
 def _cell(title: str, value: Any) -> str:
     if value is None or isinstance(value, str):
-        return value or "-"
+        return escape(printable(value or "-"))
     if title.endswith("%") or "bias" in title:
         return f"{100 * value:.1f}"
     return str(value) if isinstance(value, int) else f"{value:.2f}"

@@ -27,6 +27,7 @@ from psr.prompts.templates import Prompts
 from psr.records import GoldProblem
 from psr.search.judges import JudgeSettings
 from psr.search.strategies import Means, Method, StrategySettings
+from psr.terminal.text import printable
 
 KEY = ("model", "benchmark", "method", "width")
 SAMPLED: tuple[Method, ...] = ("majority", "best_of_n", "step", "beam")
@@ -78,7 +79,7 @@ def evaluate(
     console = Console()
     console.print(results_table(results))
     for line in dict.fromkeys(line for row in results for line in remarks(row)):
-        console.print(line)
+        console.print(printable(line), markup=False)
     if comparisons := compare_with_first(out, results, list(folders)):
         console.print(comparison_table(comparisons))
 

@@ -103,9 +103,11 @@ def _table(disagreements: Sequence[Row]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    from psr.terminal.text import printable
+
     columns = ("row", "answer", "reference answer", "rule", "times")
     table = Table(*columns, title="wrong, and worth reading", box=SIMPLE_HEAD)
     for one in disagreements:
-        cells = (str(one[key]) for key in ("row", "answer", "gold", "rule", "times"))
+        cells = (printable(str(one[key])) for key in ("row", "answer", "gold", "rule", "times"))
         table.add_row(*(Text(cell if len(cell) <= 60 else cell[:57] + "...") for cell in cells))
     return table

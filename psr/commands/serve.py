@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from psr.bounds import Count, OpenShare, Port, bounded
-from psr.engines.base import secret
 from psr.engines.chat_server import serve_chat
 from psr.engines.local import LocalEngine
 from psr.engines.sglang.server import Launch, serve_command, serve_environment
+from psr.keys import secret
 from psr.policy.tokenizer import check_folder
 
 

@@ -4,7 +4,6 @@ An engine knows nothing of steps, judges or problems. Every completion carries t
 it.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +18,6 @@ FinishReason = Literal["eos", "stop", "length"]
 
 class EngineError(PSRError, RuntimeError):
     """The engine cannot do what was asked; the message says what and what to change."""
-
-
-def secret(setting: str, variable: str | None) -> str | None:
-    """The key in an environment variable, which a setting names: a key itself is never a setting, and in no file.
-
-    Raises EngineError where the variable is not set.
-    """
-    if variable is None:
-        return None
-    if not (value := os.environ.get(variable)):
-        raise EngineError(f"{setting} is {variable!r}: set that environment variable to the key")
-    return value
 
 
 class PromptTooLong(EngineError):

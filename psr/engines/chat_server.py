@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError
+
 from psr.engines.base import Engine, EngineError, PromptTooLong, Sampling
 from psr.policy.tokenizer import load_tokenizer
 from psr.prompts.token_ids import TokenIds
@@ -95,7 +97,7 @@ async def answer(
     try:
         asked = json.loads(body)
         sampling, prompt = sampling_of(asked), prompt_of(asked["messages"], tokenizer)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, TemplateError) as error:
         return "400 Bad Request", {"error": {"message": f"not a chat completion request: {error!r}"}}
     try:
         [[completion]] = await engine.generate([prompt], sampling)
@@ -130,7 +132,8 @@ def sampling_of(asked: dict[str, Any]) -> Sampling:
 
 def prompt_of(messages: Sequence[dict[str, str]], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """The token ids of a conversation; without a chat template, those of its contents joined by line breaks."""
+    ids = TokenIds(tokenizer)
+    said = [{**message, "content": ids.as_text(message["content"])} for message in messages]
     if tokenizer.chat_template is None:
-        return list(TokenIds(tokenizer).beginning("\n".join(message["content"] for message in messages)))
-    rendered = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    return tokenizer.encode(str(rendered), add_special_tokens=False)
+        return list(ids.beginning("\n".join(message["content"] for message in said)))
+    return list(ids.conversation(said))

@@ -3,21 +3,28 @@
 Knows EFT rows and engines. Does not know where the candidates come from.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from psr.engines.base import Engine
+from psr.engines.base import Engine, PromptTooLong
 from psr.prompts.encoder import Encoder
-from psr.prompts.judged import judge_prompts, judge_texts, score_prompt, written
-from psr.prompts.templates import VERDICTS, Prompts
+from psr.prompts.judged import judge_prompts, judge_questions, score_prompt, written
+from psr.prompts.templates import VERDICTS
+from psr.search.fitting import SHOWN
 from psr.search.judges import JudgeSettings, score_replies, verdicts
+from psr.search.run import for_each
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 async def evaluate_judge(
     engine: Engine, encoder: Encoder, rows: Sequence[Mapping[str, Any]], settings: JudgeSettings
 ) -> dict[str, float]:
-    """The metrics of JudgeMetric on EFT rows."""
-    return judge_figures(await judged(engine, encoder, rows, settings))
+    """The metrics of JudgeMetric on EFT rows, and how many of them are too long: those count as without a verdict."""
+    given, too_long = await judged_where_it_fits(engine, encoder, rows, settings)
+    return {**judge_figures(given), "judge_too_long": float(len(too_long))}
 
 
 def judge_figures(given: Sequence[int]) -> dict[str, float]:
@@ -34,9 +41,46 @@ def judge_figures(given: Sequence[int]) -> dict[str, float]:
 async def judged(
     engine: Engine, encoder: Encoder, rows: Sequence[Mapping[str, Any]], settings: JudgeSettings
 ) -> list[int]:
-    """The verdicts on every row in both orders, by the judge of `settings.form`: see `pair_verdicts`."""
+    """The verdicts on every row in both orders, by the judge of `settings.form`: see `pair_verdicts`.
+
+    Raises:
+        PromptTooLong: of one of the rows.
+    """
     ask = {"pairwise": pair_verdicts, "score": score_verdicts}[settings.form]
     return await ask(engine, encoder, rows, settings)
+
+
+async def judged_where_it_fits(
+    engine: Engine, encoder: Encoder, rows: Sequence[Mapping[str, Any]], settings: JudgeSettings
+) -> tuple[list[int], list[str]]:
+    """As `judged`, with no verdict on the rows that are too long, and the names of these."""
+    return await where_it_fits(rows, lambda some: judged(engine, encoder, some, settings), [-1, -1])
+
+
+async def where_it_fits(
+    rows: Sequence[Mapping[str, Any]],
+    ask: Callable[[Sequence[Mapping[str, Any]]], Awaitable[list[T]]],
+    nothing: list[T],
+) -> tuple[list[T], list[str]]:
+    """What `ask(rows)` gives, with `nothing` for each row whose prompt is too long, and the names of those rows."""
+    try:
+        return await ask(rows), []
+    except PromptTooLong:
+        pass  # it does not say which: asked one by one, each answers for itself
+    too_long: list[str] = []
+
+    async def one(numbered: tuple[int, Mapping[str, Any]]) -> list[T]:
+        number, row = numbered
+        try:
+            return await ask([row])
+        except PromptTooLong:
+            too_long.append(str(row.get("id", f"row {number}")))
+            return nothing
+
+    found = await for_each(list(enumerate(rows, start=1)), one, "judge pairs")
+    named = ", ".join(map(repr, too_long[:SHOWN])) + (", ..." if len(too_long) > SHOWN else "")
+    log.warning("%d of %d judge pairs are too long and count as without a verdict: %s", len(too_long), len(rows), named)
+    return [answer for answers in found for answer in answers], too_long
 
 
 def length_bias(given: Sequence[int], rows: Sequence[Mapping[str, Any]], encoder: Encoder) -> float | None:
@@ -54,12 +98,13 @@ def length_bias(given: Sequence[int], rows: Sequence[Mapping[str, Any]], encoder
     return (sum(named) - sum(right)) / len(named) if named else None
 
 
-def judge_shots(rows: Sequence[Mapping[str, Any]], prompts: Prompts, count: int) -> tuple[tuple[str, str], ...]:
+def judge_shots(rows: Sequence[Mapping[str, Any]], encoder: Encoder, count: int) -> tuple[tuple[str, str], ...]:
     """(prompt, reply) of the first `count` rows, the right side alternately shown first and second."""
     shots = []
     for number, row in enumerate(rows[:count]):
-        text, label, explanation = list(judge_texts(row, prompts))[number % 2]
-        shots.append((text, explanation + prompts.verdict_text(label)))
+        problem, steps, a, b, label, explanation = list(judge_questions(row, encoder.prompts))[number % 2]
+        reply = explanation + encoder.prompts.verdict_text(label)
+        shots.append(encoder.shot(problem, steps, a, b, reply))
     return tuple(shots)
 
 

@@ -4,12 +4,13 @@ A field that is not named here is dropped while reading; an optional one may be 
 hold something besides white space. Knows shapes only; `psr.files.rows` reads by them.
 """
 
-import math
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
+
+from psr.bounds import finite
 
 
 def _not_blank(text: str) -> str:
@@ -29,7 +30,7 @@ def _answer(value: Any) -> str:
     """An answer as text; some sets give a number, or a list of answers."""
     if isinstance(value, list) and value:
         return ", ".join(map(_answer, value))
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and finite(value)
     if not number and not isinstance(value, str):
         raise PydanticCustomError("answer", "it must be a text, a number or a list of these")
     return str(value)

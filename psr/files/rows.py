@@ -13,10 +13,9 @@ from pydantic_core import ErrorDetails
 
 from psr.files.jsonl import DataError
 from psr.files.tables import located_rows
+from psr.terminal.text import brief
 
 R = TypeVar("R", bound=Mapping[str, Any])
-SHOWN = 60
-"""Characters of a value that a message shows."""
 OUGHT = {
     "string_type": "it must be a text",
     "list_type": "it must be a list",
@@ -78,7 +77,6 @@ def _fault(error: ErrorDetails, row: Mapping[str, Any]) -> str:
         for part in above:
             within = within[part]  # type: ignore[index]
         return f"field {field!r} is missing; the row has {', '.join(map(str, within)) or 'none'}"
-    value = "null" if error["input"] is None else repr(error["input"])
-    shown = value if len(value) <= SHOWN else f"{value[:SHOWN]}..."
+    shown = "null" if error["input"] is None else brief(error["input"])
     ought = OUGHT.get(error["type"], error["msg"].replace("Input should", "it must"))
     return f"field {field!r} is {shown}: {ought}"

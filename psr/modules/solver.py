@@ -17,6 +17,7 @@ from psr.engines.base import Engine
 from psr.evaluation.solving import Solved, solve_greedy
 from psr.policy.tokenizer import check_folder
 from psr.records import GoldProblem
+from psr.terminal.text import printable
 
 
 class SolverModule(LightningModule):
@@ -56,7 +57,7 @@ class SolverModule(LightningModule):
             }
             self.figures["no_box"].update(float(not one.boxed), float(one.finished))  # type: ignore[operator]
             if one.correct is None:
-                self.print(f"{one.problem.id}: no reference answer, not counted in the accuracy")
+                self.print(f"{printable(one.problem.id)}: no reference answer, not counted in the accuracy")
             else:
                 values["accuracy"] = one.correct
             for name, value in values.items():

@@ -57,27 +57,36 @@ class Encoder:
         return TokenIds(self.tokenizer)
 
     def plain(self, text: str) -> list[int]:
-        """The ids of a text in the middle of a sequence: no special tokens are added."""
+        """The ids of a text in the middle of a sequence: no special tokens are added, and none is read out of it."""
         return list(self._ids.middle(text))
 
     def prompt(self, text: str, shots: Sequence[tuple[str, str]] = ()) -> tuple[int, ...]:
-        """The ids of a prompt, with the special tokens (or the chat template) that begin one, after `shots`."""
+        """The ids of a prompt, with the special tokens (or the chat template) that begin one, after `shots`.
+
+        What `text` and `shots` have from elsewhere than a template has gone through `TokenIds.as_text`.
+        """
         if not self.prompts.chat:
             return self._ids.beginning("".join(f"{asked}{reply}\n\n" for asked, reply in shots) + text)
         turns = [(("user", asked), ("assistant", reply)) for asked, reply in shots]
         roles = [*(turn for both in turns for turn in both), ("user", text)]
-        messages = [{"role": role, "content": content} for role, content in roles]
-        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return tuple(self.tokenizer.encode(str(rendered), add_special_tokens=False))
+        return self._ids.conversation([{"role": role, "content": content} for role, content in roles])
 
     def reason(self, problem: str) -> tuple[int, ...]:
-        return self.prompt(self.prompts.reason_prompt(problem))
+        return self.prompt(self.prompts.reason_prompt(self._ids.as_text(problem)))
 
     def judge(self, problem: str, steps: str, a: str, b: str) -> tuple[int, ...]:
-        return self.prompt(self.prompts.judge_prompt(problem, steps, a, b), self.shots)
+        return self.prompt(self.judge_text(problem, steps, a, b), self.shots)
+
+    def judge_text(self, problem: str, steps: str, a: str, b: str) -> str:
+        """The text of a judge prompt, as `prompt` takes it."""
+        return self.prompts.judge_prompt(*map(self._ids.as_text, (problem, steps, a, b)))
+
+    def shot(self, problem: str, steps: str, a: str, b: str, reply: str) -> tuple[str, str]:
+        """A judge prompt and the reply to it, for `shots`."""
+        return self.judge_text(problem, steps, a, b), self._ids.as_text(reply)
 
     def score(self, problem: str, steps: str, response: str) -> tuple[int, ...]:
-        return self.prompt(self.prompts.score_prompt(problem, steps, response))
+        return self.prompt(self.prompts.score_prompt(*map(self._ids.as_text, (problem, steps, response))))
 
     def completion(self, text: str, final: bool = True) -> tuple[int, ...]:
         """The ids of a completion; only the end of a solution or judgement carries EOS."""

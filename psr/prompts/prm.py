@@ -52,7 +52,7 @@ class PRMEncoder:
 
     def head(self, problem: str) -> tuple[int, ...]:
         """The ids before the first step, with the special tokens that begin a text."""
-        return self._ids.beginning(fill(self.template, problem=problem))
+        return self._ids.beginning(fill(self.template, problem=self._ids.as_text(problem)))
 
     def step(self, text: str) -> tuple[int, ...]:
         """The ids of one step, without a mark such as "Step 2:"; at the last of them the label is predicted."""

@@ -7,12 +7,12 @@ import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from psr.bounds import finite
 from psr.errors import UsageError
 from psr.files.jsonl import read_json, write_json
 
@@ -156,7 +156,7 @@ def _scalar(value: Any) -> Any:
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             number = kind(value)
-            return number if isfinite(number) else value
+            return number if finite(number) else value
     return value
 
 

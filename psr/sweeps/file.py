@@ -4,7 +4,6 @@ https://docs.wandb.ai/guides/sweeps/sweep-config-keys: `method`, `metric`, `para
 `run_cap`. Anything else that has no counterpart here is refused by name.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -16,10 +15,12 @@ from annotated_types import Ge
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from typing_extensions import TypedDict
 
+from psr.bounds import finite
 from psr.errors import UsageError
 from psr.files.documents import read_document
 from psr.files.kinds import Text
 from psr.files.rows import checked
+from psr.terminal.text import brief
 
 Value = bool | int | float | str | None
 METRICS = "eval/"
@@ -90,10 +91,10 @@ def read_sweep(path: Path) -> Sweep:
     document = checked(str(path), read_document(path), SweepFile)
     metric = document["metric"]["name"]
     if not metric.startswith(METRICS):
-        raise UsageError(f"{path}: metric.name is {metric!r}; it is {METRICS}NAME, NAME a field of results.json")
+        raise UsageError(f"{path}: metric.name is {brief(metric)}; it is {METRICS}NAME, NAME a field of results.json")
     name = document.get("name", path.stem)
     if Path(name).name != name:
-        raise UsageError(f"{path}: name is {name!r}; it names files, and must hold no /")
+        raise UsageError(f"{path}: name is {brief(name)}; it names files, and must hold no /")
     space = {name: distribution(path, name, spec) for name, spec in flat(path, document["parameters"])}
     if not space:
         raise UsageError(f"{path}: there are no parameters")
@@ -115,7 +116,7 @@ def flat(path: Path, parameters: dict[str, Any], above: str = "") -> Iterator[tu
     """The parameters, those nested in W&B's way under their dotted names."""
     for name, spec in parameters.items():
         if not isinstance(spec, dict):
-            raise UsageError(f"{path}: parameter {above}{name} is {spec!r}; write {{value: {spec}}}")
+            raise UsageError(f"{path}: parameter {above}{name} is {brief(spec)}; write {{value: {brief(spec)}}}")
         if spec.keys() == {"parameters"} and isinstance(spec["parameters"], dict):
             yield from flat(path, spec["parameters"], f"{above}{name}.")
         else:
@@ -126,18 +127,20 @@ def distribution(path: Path, name: str, spec: dict[str, Any]) -> BaseDistributio
     """The Optuna distribution of a parameter."""
     unknown = spec.keys() - {"value", "values", "min", "max", "distribution", "q"}
     if unknown:
-        named = ", ".join(sorted(map(str, unknown)))
+        named = ", ".join(sorted(brief(one) for one in unknown))
         raise UsageError(f"{path}: parameter {name} has {named}, which is not known here")
     if "value" in spec or "values" in spec:
         values = [spec["value"]] if "value" in spec else spec["values"]
         if not isinstance(values, list) or not values or not all(isinstance(one, SCALARS) for one in values):
-            raise UsageError(f"{path}: parameter {name} has the values {values!r}; they are a list of scalars")
+            raise UsageError(f"{path}: parameter {name} has the values {brief(values)}; they are a list of scalars")
         return CategoricalDistribution(values)
     if not {"min", "max"} <= spec.keys():
         raise UsageError(f"{path}: parameter {name} has neither value, values, nor min and max")
     low, high, step = spec["min"], spec["max"], spec.get("q", 1)
-    if not all(type(one) in (int, float) and math.isfinite(one) for one in (low, high, step)):
-        raise UsageError(f"{path}: parameter {name} goes from {low!r} to {high!r}; min, max and q are numbers")
+    if not all(type(one) in (int, float) and finite(one) for one in (low, high, step)):
+        raise UsageError(
+            f"{path}: parameter {name} goes from {brief(low)} to {brief(high)}; min, max and q are numbers"
+        )
     whole = isinstance(low, int) and isinstance(high, int)
     kind = spec.get("distribution", "int_uniform" if whole else "uniform")
     try:
@@ -151,9 +154,9 @@ def distribution(path: Path, name: str, spec: dict[str, Any]) -> BaseDistributio
             case "q_uniform":
                 return FloatDistribution(low, high, step=step)
     except (ValueError, OverflowError) as error:  # Optuna's: from a greater number to a smaller one, a logarithm of 0
-        raise UsageError(f"{path}: parameter {name}: {' '.join(str(error).split())}") from None
+        raise UsageError(f"{path}: parameter {name}: {' '.join(str(error).split())[:200]}") from None
     raise UsageError(
-        f"{path}: parameter {name} has the distribution {kind!r}, which is not known here, or no whole numbers; "
+        f"{path}: parameter {name} has the distribution {brief(kind)}, which is not known here, or no whole numbers; "
         "known are uniform, int_uniform, log_uniform_values and q_uniform"
     )
 

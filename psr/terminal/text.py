@@ -15,5 +15,11 @@ def printable(text: str) -> str:
     return "".join(one if one == "\n" or unicodedata.category(one) not in ACTING else spelled(one) for one in text)
 
 
+def brief(value: object, most: int = 60) -> str:
+    """What a message shows of a value that may be anything: as Python writes it, and of what is long the beginning."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def spelled(one: str) -> str:
     return "    " if one == "\t" else f"\\x{ord(one):02x}" if ord(one) < 256 else f"\\u{ord(one):04x}"

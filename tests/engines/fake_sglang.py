@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 LONGEST_PROMPT = 90
+GARBLED = {"torn": '[{"text": "', "few": "[]", "null": "null", "shape": '[{"output_ids": [1]}]', "deep": "[" * 10_000}
+"""What comes instead of a reply, by the word of FAKE_FAILS."""
 
 
 class State:
@@ -65,7 +67,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def say(self, content: Any, status: int = 200) -> None:
-        text = json.dumps(content).encode()
+        self.write(json.dumps(content).encode(), status)
+
+    def write(self, text: bytes, status: int = 200) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
@@ -120,6 +124,10 @@ class Handler(BaseHTTPRequestHandler):
             replies = [reply_to(p, s, None) for p, s in zip(body["input_ids"], body["sampling_params"], strict=True)]
             replies[0]["meta_info"]["finish_reason"] = {"type": "abort", "message": "out of memory"}
             return self.say(replies[0] if alone else replies)
+        elif failure == "echo":
+            return self.say({"error": {"message": f"what is {self.headers['Authorization']}?"}}, 401)
+        elif failure in GARBLED:
+            return self.write(GARBLED[failure].encode())
         elif failure is not None:
             return self.say({"error": {"message": f"trouble number {failure}"}}, int(failure))
         size = len(body["input_ids"])

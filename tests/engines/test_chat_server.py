@@ -1,6 +1,7 @@
 """The chat server: what it answers is what the engine writes, to OpenAI's protocol, and it serves our own annotator."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from transformers import PreTrainedTokenizerBase
 
 from psr.curation.annotator.client import Annotator
 from psr.curation.annotator.settings import Endpoint
-from psr.engines.base import EngineError, Sampling, secret
+from psr.engines.base import EngineError, Sampling
 from psr.engines.chat_server import start_chat
 from psr.engines.local import LocalEngine
+from psr.errors import UsageError
+from psr.keys import secret
 
 
 def served(model: Path, use: Callable[[str, LocalEngine], Awaitable[Any]]) -> Any:
@@ -53,8 +56,12 @@ def test_the_reply_is_what_the_engine_writes(llama: Path, tokenizer: PreTrainedT
 def test_what_cannot_be_answered_is_refused_with_a_reason(llama: Path):
     async def use(url: str, engine: LocalEngine) -> None:
         async with httpx.AsyncClient() as http:
-            for body in ({"messages": "hello"}, {"prompt": "x"}, question("x", n=2), question("1" * 200)):
-                reply = await http.post(f"{url}/chat/completions", json=body)
+            for body in (
+                *({"messages": "hello"}, {"prompt": "x"}, question("x", n=2), question("1" * 200), [], "x", None, 3),
+                *(question("x", temperature="hot"), question("x", max_tokens=1e999), question("x", stop=3)),
+                *({"messages": [{"role": "user", "content": value}]} for value in (None, 3, ["x"], {"text": "x"})),
+            ):
+                reply = await http.post(f"{url}/chat/completions", content=json.dumps(body))
                 assert reply.status_code == 400 and reply.json()["error"]["message"]
             assert (await http.get(f"{url}/nothing")).status_code == 404
             assert (await http.get(f"{url}/models")).json()["data"][0]["id"] == llama.name
@@ -97,5 +104,5 @@ def test_a_server_with_a_key_answers_those_who_have_it(llama: Path, monkeypatch:
 
     asyncio.run(run())
     assert secret("engine.key_env", "ANNOTATOR") == "planted-secret" and secret("engine.key_env", None) is None
-    with pytest.raises(EngineError, match=r"engine\.key_env is 'ABSENT': set that environment variable"):
+    with pytest.raises(UsageError, match=r"engine\.key_env is 'ABSENT': set that environment variable"):
         secret("engine.key_env", "ABSENT")

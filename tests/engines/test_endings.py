@@ -69,9 +69,12 @@ def test_a_stop_text_is_found_with_its_last_token(make: Callable[[], PreTrainedT
     assert (row.finish_reason, len(row.token_ids)) == ("stop", first)
 
 
-def test_special_tokens_do_not_hide_a_stop_text():
+def test_a_special_token_counts_as_its_name():
+    """As on an SGLang server, which looks for stop texts in what it decodes with special tokens."""
     tokenizer = train_bpe("words")
     texts = Texts(tokenizer)
-    ids = [*tokenizer.encode("3\n"), *[tokenizer.eos_token_id] * 20, *tokenizer.encode("Step 4")]
-    ends = [end for end in range(1, len(ids) + 1) if texts.stopped(ids[:end], ("\nStep ",))]
-    assert ends and "\nStep " in texts.decode(ids[: ends[0]]) and "\nStep " not in texts.decode(ids[: ends[0] - 1])
+    between = [*tokenizer.encode("3\n"), tokenizer.eos_token_id, *tokenizer.encode("Step 4\nStep 5")]
+    ends = [end for end in range(1, len(between) + 1) if texts.stopped(between[:end], ("\nStep ",))]
+    assert texts.decode(between[: ends[0]], specials=True).startswith("3\n<eos>Step 4\nStep ")
+    assert texts.stopped([*tokenizer.encode("3"), tokenizer.eos_token_id], ("<eos>",))
+    assert texts.decode(between) == "3\nStep 4\nStep 5"

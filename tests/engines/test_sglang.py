@@ -52,7 +52,10 @@ def test_what_requests_cost_is_counted_by_kind(make: Make, llama: Path):
     assert engine.usage["candidates"].seconds > 6 * 0.05
 
 
-@pytest.mark.parametrize("failures", ["503 500", "drop", "drop 503 abort", "forget", "die", "503 die forget"])
+@pytest.mark.parametrize(
+    "failures",
+    ["503 500", "drop", "drop 503 abort", "forget", "die", "503 die forget", "429 408", "torn deep", "few null shape"],
+)
 def test_a_failure_that_passes_is_tried_again_and_leaves_no_trace(failures: str, make: Make, llama: Path, starts: Path):
     engine = loaded(make({"FAKE_FAILS": failures}), llama)
     assert ask(engine) == EXPECTED
@@ -65,6 +68,36 @@ def test_tries_are_bounded_and_the_message_says_what_happened(make: Make, llama:
     with pytest.raises(EngineError, match=r"failed 3 times .* status 503: trouble number 503.* is kept"):
         ask(engine)
     assert len(asked(starts)) == 3
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        ("torn", r"a reply that is no JSON: '\[\{\"text"),
+        ("few", r"none of SGLang's: 0 replies to 3 prompts"),
+        ("shape", r"none of SGLang's: 1 replies to 3 prompts"),
+        ("null", r"none of SGLang's: 1 replies to 3 prompts"),
+        ("429", "status 429: trouble number 429"),
+    ],
+)
+def test_a_reply_that_stays_garbled_is_told_in_a_line(failure: str, said: str, make: Make, llama: Path):
+    engine = loaded(make({"FAKE_FAILS": f"{failure} " * 9}, retries=1), llama)
+    with pytest.raises(EngineError, match=rf"SGLang at http://127\.0\.0\.1:\d+ failed 2 times .*{said}") as error:
+        ask(engine)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_no_message_quotes_the_key(make: Make, llama: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SERVER_KEY", "planted-4711")
+    engine = loaded(make({"FAKE_FAILS": "echo"}, key_env="SERVER_KEY"), llama)
+    with pytest.raises(EngineError, match=r"refuses the request \(status 401\): what is Bearer \[the key\]\?"):
+        ask(engine)
+
+
+def test_a_key_of_any_characters_is_sent(make: Make, llama: Path):
+    engine = loaded(make(), llama)
+    for key in ("algèbre/1", "a\r\nX-Other: 1", "x" * 100_000):
+        assert ask(engine, key=key) == EXPECTED
 
 
 def test_a_bad_request_is_never_tried_again(make: Make, llama: Path, starts: Path):

@@ -71,6 +71,13 @@ def test_servers_load_the_copy_and_older_copies_go(make: Make, llama: Path, qwen
     assert httpx.get(f"{url}/model_info").json()["model_path"] == str(copy)
 
 
+def test_a_version_that_is_a_path_does_not_lead_out_of_the_stage(make: Make, llama: Path, tmp_path: Path):
+    stage = tmp_path / "disk"
+    assert ask(loaded(make(stage=str(stage)), llama, str(llama.resolve()))) == EXPECTED
+    [copy] = [path for path in stage.iterdir() if path.is_dir()]
+    assert copy.name.startswith(f"{llama.name}-") and files(copy) == files(llama)
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +11,15 @@ import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from psr.engines.base import Sampling
+from psr.engines.local import LocalEngine
 from psr.evaluation.judge_metric import JudgeMetric
-from psr.evaluation.judging import evaluate_judge, judge_shots, judged, length_bias
+from psr.evaluation.judging import evaluate_judge, judge_shots, judged, judged_where_it_fits, length_bias
 from psr.evaluation.scoring_study import study
 from psr.prompts.encoder import Encoder
 from psr.prompts.judged import written
 from psr.prompts.templates import Prompts
 from psr.search.judges import JudgeSettings
+from tests.engines.serving import serve
 from tests.scripted import ScriptedEngine
 
 A, B, NONE = 0, 1, -1
@@ -116,12 +119,33 @@ def test_length_bias_is_what_the_longer_side_gets_too_often(encoder: Encoder):
 
 def test_shots_come_before_the_question(tokenizer: PreTrainedTokenizerBase, encoder: Encoder):
     rows = [{**ROW, "explanations": {"chosen_first": "2A", "rejected_first": "2B"}}] * 2
-    shown = replace(encoder, shots=judge_shots(rows, encoder.prompts, 2))
+    shown = replace(encoder, shots=judge_shots(rows, encoder, 2))
     engine = ScriptedEngine(tokenizer, lambda prompt, sampling: ["[[A]]"])
     asyncio.run(judged(engine, shown, [ROW], JudgeSettings()))
     first, second = "3+4-5\n3+4=7\nA 7-5=2\nB 7-5=3\n", "3+4-5\n3+4=7\nA 7-5=3\nB 7-5=2\n"
     assert engine.prompts[0] == f"{first}2A[[A]]\n\n{second}2B[[B]]\n\n{first}"
     assert shown.reason("3+4") == encoder.reason("3+4")
+
+
+def test_a_pair_that_is_too_long_is_named_and_has_no_verdict(
+    llama: Path, encoder: Encoder, caplog: pytest.LogCaptureFixture
+):
+    long = {**ROW, "id": "long one", "previous_steps": ["3+4=7"] * 30}
+    rows = [ROW, long, {**ROW, "rejected": "7-5=4"}, {**long, "id": "other"}]
+    for settings in (JudgeSettings(verdicts="logprob"), JudgeSettings(max_tokens=6)):
+
+        async def ask(engine: LocalEngine, settings: JudgeSettings = settings) -> None:
+            given, too_long = await judged_where_it_fits(engine, encoder, rows, settings)
+            assert given[2:4] == given[6:] == [NONE, NONE] and too_long == ["long one", "other"]
+            assert given[:2] + given[4:6] == await judged(engine, encoder, rows[::2], settings)
+            figures = await evaluate_judge(engine, encoder, rows, settings)
+            assert figures["judge_too_long"] == 2 and figures["judge_unparsable"] >= 0.5
+            assert (await evaluate_judge(engine, encoder, rows[::2], settings))["judge_too_long"] == 0
+            pairwise, scoring = await study(engine, encoder, rows, settings)
+            assert (pairwise["too_long"], pairwise["questions"], scoring["questions"]) == (2, 8, 16)
+
+        serve(llama, ask)
+    assert "2 of 4 judge pairs are too long and count as without a verdict: 'long one', 'other'" in caplog.text
 
 
 def test_shots_are_turns_of_a_chat(bpe: PreTrainedTokenizerFast):

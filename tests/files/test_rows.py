@@ -130,6 +130,11 @@ def test_a_null_in_an_optional_field_is_an_absent_field(tmp_path: Path):
     assert read_scored(tmp_path / "scored.jsonl") == [SCORED]
 
 
+def test_a_number_that_no_float_can_hold_is_an_answer_like_any_other(tmp_path: Path):
+    write_jsonl(tmp_path / "gold.jsonl", [{**GOLD, "answer": 10**400}])
+    assert [one.answer for one in read_gold_problems(tmp_path / "gold.jsonl")] == [f"1{'0' * 400}"]
+
+
 def test_parquet_is_read_by_the_same_rules(tmp_path: Path):
     pq.write_table(pa.Table.from_pylist([PAIR, {**PAIR, "chosen": " "}]), tmp_path / "pairs.parquet")
     with pytest.raises(DataError, match=r"pairs\.parquet, row 2: field 'chosen' is ' ': it must hold some text"):

@@ -15,8 +15,8 @@ from tests.recipes.tiny_run import TINY, finished_run
 
 pytestmark = pytest.mark.slow
 
-HALF = ["--trainer.max_steps", "5"]
-"""Twenty pairs by four: the first iteration is done then, and nothing of the second."""
+HALF = ["--data.init_args.problems_per_iteration", "[10]", "--trainer.max_epochs", "1"]
+"""The first iteration is done then, and nothing of the second."""
 
 
 def fit(*options: str) -> list[str]:

@@ -32,9 +32,20 @@ def command(folder: Path, *options: str, recipe: Path = TINY, judge: str = JUDGE
     return [*words, *options]
 
 
+PLANTED = "planted5ecret"
+"""In every secret of the environment: it may be found nowhere."""
+SECRETS = {
+    "WANDB_API_KEY": f"{PLANTED}{'0' * 27}",  # of the length that W&B's keys have
+    "HF_TOKEN": f"hf_{PLANTED}",
+    "OPENAI_API_KEY": f"sk-{PLANTED}",
+    "ANNOTATOR_KEY": f"annotator-{PLANTED}",
+    "ENGINE_KEY": f"engine-{PLANTED}",
+}
+
+
 def environment() -> dict[str, str]:
-    """One thread, a usual terminal's width, no network, and no W&B service of the tests' own process."""
-    small = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    """One thread, a usual terminal's width, no network, no W&B service of the tests' own process, and secrets."""
+    small = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", **SECRETS}
     ours = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     return {**ours, **small, "COLUMNS": "80", "WANDB_MODE": "offline", "PYTHONPATH": str(ROOT)}
 

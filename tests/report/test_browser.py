@@ -4,6 +4,7 @@
 """
 
 import csv
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from psr.files.jsonl import write_jsonl
 from psr.report.images import write_images
 from psr.report.page import build_page
 from psr.report.runs import read_runs
 from psr.report.sections import charts
 from psr.sweeps.results import write_sweep
-from tests.report.conftest import ANALYSES, EXCERPT, SWEEP, MakeRun
+from tests.report.conftest import ANALYSES, EXCERPT, HOSTILE, SWEEP, MakeRun
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'psr[dev]'")
 
@@ -139,6 +141,21 @@ def test_the_hard_search_is_shown_as_it_went(open_report, make_run: MakeRun):
     assert page.locator(".tree path.kept.chosen").count() == 2
     page.select_option("#pick-kind", "unfinished")
     assert "No problem of this kind" in page.inner_text("#problem")
+
+
+def test_nothing_that_a_stranger_wrote_runs(open_report, make_run: MakeRun):
+    """As the id of a problem, its text, a step, a judge's reply and the name of the recipe."""
+    root = make_run(recipe=HOSTILE)
+    path = root / "iterations" / "02" / "traces.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["problem"] = {"id": f"{row['problem']['id']}{HOSTILE}", "problem": HOSTILE}
+    write_jsonl(path, rows)
+    page = open_report([root]).page
+    page.select_option("#pick-iteration", label="M1 searches for M2")
+    page.get_by_role("button", name="Expand all").click()
+    assert "<img src=x onerror=alert(1)>" in page.inner_text("#problem header")
+    assert page.title() != "owned" and page.locator("img").count() == 0
 
 
 def test_the_keyboard_is_enough(open_report, make_run: MakeRun):

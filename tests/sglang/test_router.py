@@ -37,9 +37,10 @@ def servers(
 
 @pytest.fixture(scope="module")
 def router(servers: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A router before them that heeds the routing key."""
+    """A router before them that heeds the routing key, and gives every server as many keys."""
     python, port = Path(find_program("sglang")).with_name("python"), free_port()
-    command = [str(python), "-m", "sglang_router.launch_router", "--policy", "manual", "--worker-urls", *servers]
+    command = [str(python), "-m", "sglang_router.launch_router", "--worker-urls", *servers]
+    command += ["--policy", "manual", "--assignment-mode", "min_group"]
     log = tmp_path_factory.mktemp("router") / "router.log"
     with ExitStack() as stack:
         output = stack.enter_context(log.open("w"))

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from psr.engines.base import Completion, EngineError, Origin, Sampling
-from psr.engines.sglang import SGLangEngine
+from psr.engines.sglang import SGLangEngine, tensors
 from psr.prompts.encoder import Encoder
 from tests.sglang.conftest import served_url
 
@@ -62,7 +62,7 @@ def test_weights_wait_for_requests_that_nobody_waits_for(
     engine: SGLangEngine, policies: tuple[Path, Path], asked: list[tuple[int, ...]]
 ):
     async def main() -> None:
-        abandoned = asyncio.ensure_future(engine.generate(asked, Sampling(200, temperature=1.0, n=4)))
+        abandoned = asyncio.ensure_future(engine.generate(asked, Sampling(200, temperature=1.0, n=32)))
         await asyncio.sleep(0.3)
         with pytest.raises(EngineError, match="while requests are waiting"):
             await engine.load_weights(policies[1], "M2")
@@ -105,3 +105,23 @@ def test_sleeping_and_waking_up_with_new_weights(
 def test_the_server_knows_the_label_and_nothing_else_is_its_version(engine: SGLangEngine):
     info = httpx.get(f"{served_url(engine)}/model_info").json()
     assert info["weight_version"].startswith("M1-")
+
+
+def test_weights_through_memory_are_those_of_the_folder(
+    engine: SGLangEngine,
+    policies: tuple[Path, Path],
+    asked: list[tuple[int, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(tensors, "BUCKET", 100_000)  # a few tensors at a time
+    pushing = SGLangEngine(urls=[served_url(engine)], push=True)
+    replies = {}
+    for version, one, folder in (("M1", engine, 1), ("M2", pushing, 0), ("M3", pushing, 1), ("M4", engine, 0)):
+        asyncio.run(one.load_weights(policies[folder], version))
+        replies[version] = answers(one, asked)
+        assert {reply.weights_version for reply in replies[version]} == {version}
+    content = {name: [(reply.token_ids, reply.logprob) for reply in some] for name, some in replies.items()}
+    assert content["M3"] == content["M1"] and content["M2"] == content["M4"] != content["M1"]  # to the last bit
+    httpx.post(f"{served_url(engine)}/begin_weight_update", json={}).raise_for_status()  # and then it was killed
+    asyncio.run(pushing.load_weights(policies[1], "M5"))
+    assert [(reply.token_ids, reply.logprob) for reply in answers(pushing, asked)] == content["M1"]

@@ -96,9 +96,10 @@ def test_a_file_that_is_no_sweep_is_named(tmp_path: Path):
     ("parameter", "said"),
     [
         ({"min": 1, "max": 2, "distribution": "beta"}, "parameter a has the distribution 'beta'"),
-        ({"values": [1, 2], "probabilities": [0.9, 0.1]}, "parameter a has probabilities"),
+        ({"values": [1, 2], "probabilities": [0.9, 0.1]}, "parameter a has 'probabilities'"),
         ({"min": 1}, "parameter a has neither"),
         ({"min": 2, "max": 1}, "parameter a: "),
+        ({"min": -(10**400), "max": 10.0}, "parameter a: "),
         ({"min": "low", "max": 1}, "parameter a goes from 'low' to 1; min, max and q are numbers"),
         ({"min": 0.0, "max": 1.0, "distribution": "log_uniform_values"}, "parameter a: "),
         ({"min": 0.0, "max": 1.0, "distribution": "q_uniform", "q": 0}, "parameter a: "),

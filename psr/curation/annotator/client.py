@@ -81,13 +81,15 @@ class Annotator:
     async def _read(self) -> None:
         """Pass every reply of the courier to the coroutine that waits for it."""
         assert self._courier.stdout is not None
-        while line := await self._courier.stdout.readline():
-            row = json.loads(line)
-            self._settle(row.pop("request"), row)
-        for waiting in self._waiting.values():
-            if not waiting.done():
-                waiting.set_exception(AnnotatorError("the process that sends the annotator's requests has ended"))
-                waiting.exception()  # marks the exception as retrieved: perhaps nobody waits for it any more
+        try:
+            while line := await self._courier.stdout.readline():
+                row = json.loads(line)
+                self._settle(row.pop("request"), row)
+        finally:  # also where a line is longer than can be read
+            for waiting in self._waiting.values():
+                if not waiting.done():
+                    waiting.set_exception(AnnotatorError("the process that sends the annotator's requests has ended"))
+                    waiting.exception()  # marks the exception as retrieved: perhaps nobody waits for it any more
 
     def _settle(self, request: str, row: dict) -> None:
         waiting = self._waiting[request]

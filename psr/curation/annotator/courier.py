@@ -48,6 +48,8 @@ async def carry(journal: ReplyJournal, endpoint: Endpoint) -> None:
                     journal.file(request, await post(http, endpoint, limit, ended, request, body))
                 except (AnnotatorError, OSError) as error:
                     say({"request": request, "error": str(error)})
+                except Exception as error:  # whatever it is: the command would wait for ever
+                    say({"request": request, "error": f"the request could not be sent: {error!r}"})
                 else:
                     say({"request": request, "kept": False, **asdict(journal.replies[request])})
 

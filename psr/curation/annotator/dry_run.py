@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from psr.curation.annotator.settings import Endpoint
+from psr.terminal.text import printable
 
 CHARACTERS_PER_TOKEN = 3.5
 """Of mathematical English in the usual vocabularies; a little low, so that the estimate is a little high."""
@@ -22,4 +23,4 @@ def estimate(endpoint: Endpoint, asked: Sequence[str], examples: int = 2) -> str
         lines.append(f"at most about {cost:,.2f} in all")
     for number, prompt in enumerate(distinct[:examples], start=1):
         lines.append(f"--- example {number}\n{prompt}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))

@@ -9,11 +9,17 @@ import random
 import re
 import time
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Annotated, NotRequired
 
 import httpx
+from annotated_types import MinLen
+from typing_extensions import TypedDict
 
 from psr.curation.annotator.settings import AnnotatorError, Endpoint, Reply
+from psr.files.jsonl import DataError
+from psr.files.rows import checked
+from psr.keys import hidden
+from psr.terminal.text import brief
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
@@ -91,15 +97,21 @@ async def post(
             raise AnnotatorError("the command has ended before the request could be sent")
         asked: float | None = None
         try:
-            answer = await http.post(url, json=body, headers={"Idempotency-Key": request}, timeout=endpoint.timeout)
+            # From the request to the end of the reply; httpx's own time-out is from one piece to the next.
+            async with asyncio.timeout(endpoint.timeout):
+                answer = await http.post(url, json=body, headers={"Idempotency-Key": request}, timeout=endpoint.timeout)
+        except TimeoutError:
+            reason = f"no reply in {endpoint.timeout:.0f} s"
         except (httpx.RequestError, httpx.InvalidURL) as error:
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
         else:
             limit.heed(answer.headers)
-            if answer.is_success:
+            if answer.is_success and _is_json(answer):
                 return _reply(url, answer)
             reason = f"status {answer.status_code}: {_message(answer)}"
-            if answer.status_code not in AGAIN and answer.status_code < 500:
+            if answer.is_success:
+                reason = f"a reply that is no JSON: {brief(_text(answer))}"
+            elif answer.status_code not in AGAIN and answer.status_code < 500:
                 raise AnnotatorError(f"{url} refuses the request ({reason})")
             asked = retry_after(answer.headers)
             if asked is not None and answer.status_code == 429:
@@ -113,22 +125,60 @@ async def post(
         await sleep(pause(failed) if asked is None else asked, ended)
 
 
+class Message(TypedDict):
+    content: str | None
+
+
+class Choice(TypedDict):
+    message: Message
+    finish_reason: NotRequired[str | None]
+
+
+class Counted(TypedDict):
+    prompt_tokens: NotRequired[int | None]
+    completion_tokens: NotRequired[int | None]
+
+
+class Answer(TypedDict):
+    """What is read of a chat completion."""
+
+    choices: Annotated[list[Choice], MinLen(1)]
+    usage: NotRequired[Counted]
+
+
 def _reply(url: str, answer: httpx.Response) -> Reply:
+    """Raises AnnotatorError where the endpoint speaks another language: JSON, but no chat completion of text."""
     try:
-        content: Any = answer.json()
-        choice, usage = content["choices"][0], content.get("usage") or {}
-        text = choice["message"]["content"] or ""
-        reason = choice.get("finish_reason") or "stop"
-        return Reply(text, reason, usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+        content = answer.json()
+        if not isinstance(content, dict):
+            raise DataError(f"the reply is {type(content).__name__}, and not an object")
+        read = checked("the reply", content, Answer)
+    except DataError as error:
         raise AnnotatorError(
-            f"{url} does not answer as OpenAI's chat completions do ({error!r}): {answer.text[:200]!r}"
+            f"{url} does not answer as OpenAI's chat completions do ({error}): {brief(_text(answer), 200)}"
         ) from None
+    [choice, *_], usage = read["choices"], read.get("usage") or Counted()
+    text, reason = choice["message"]["content"] or "", choice.get("finish_reason") or "stop"
+    text = text.encode(errors="replace").decode()  # half a surrogate pair could be put into no file
+    return Reply(text, reason, usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
+
+
+def _is_json(answer: httpx.Response) -> bool:
+    try:
+        answer.json()
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _message(answer: httpx.Response) -> str:
     try:
         error = answer.json()["error"]
-        return str(error["message"] if isinstance(error, dict) else error)[:500]
-    except (ValueError, KeyError, TypeError):
-        return answer.text.strip()[:500] or answer.reason_phrase
+        said = str(error["message"] if isinstance(error, dict) else error)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        said = answer.text
+    return " ".join(hidden(said, answer.request.headers.get("Authorization")).split())[:500] or answer.reason_phrase
+
+
+def _text(answer: httpx.Response) -> str:
+    return hidden(answer.text, answer.request.headers.get("Authorization"))

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from psr.bounds import Count, CountOrNone, Seconds, Temperature, Weight, bounded
 from psr.errors import PSRError
+from psr.keys import secret
 
 Message = dict[str, str]
 
@@ -30,7 +30,8 @@ class Endpoint:
         temperature: sampling temperature.
         max_tokens: replies are cut off at this many tokens.
         concurrency: most requests in flight.
-        retries: how often a request is retried after a refused connection, a time-out, or status 408, 409, 429 or 5xx.
+        retries: how often a request is retried after a refused connection, a time-out, status 408, 409, 429 or 5xx, or
+            a reply that is torn.
         timeout: seconds for one try.
         price_in: price of a million prompt tokens, for the cost that is shown.
         price_out: price of a million generated tokens.
@@ -52,12 +53,8 @@ class Endpoint:
             raise AnnotatorError(f"annotator.url is {self.url!r}: it must begin with http:// or https://")
 
     def key(self) -> str | None:
-        """The key, read from the environment. Raises AnnotatorError if the variable is not set."""
-        if self.key_env is None:
-            return None
-        if not os.environ.get(self.key_env):
-            raise AnnotatorError(f"annotator.key_env is {self.key_env!r}: set that environment variable to the key")
-        return os.environ[self.key_env]
+        """The key, read from the environment. Raises UsageError where there is none."""
+        return secret("annotator.key_env", self.key_env)
 
     def body(self, messages: Sequence[Message]) -> dict[str, Any]:
         """The JSON of a request."""

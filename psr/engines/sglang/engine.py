@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psr.bounds import Count, CountOrNone, Seconds, bounded
-from psr.engines.base import ANYWHERE, Completion, Engine, EngineError, Origin, PromptTooLong, Sampling, secret
+from psr.engines.base import ANYWHERE, Completion, Engine, EngineError, Origin, PromptTooLong, Sampling
 from psr.engines.sglang.fleet import Fleet
 from psr.engines.sglang.prefixes import shared_prefixes
 from psr.engines.sglang.protocol import (
@@ -32,6 +32,7 @@ from psr.engines.sglang.server import Launch, OwnedServer
 from psr.engines.sglang.transport import Transient
 from psr.engines.sglang.weights import label_of, staged
 from psr.engines.usage import Usage
+from psr.keys import secret
 from psr.policy.tokenizer import check_folder, context_tokens, load_eos, load_tokenizer
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class SGLangEngine(Engine):
             under the same paths as this process.
         launch: starts a server instead; `{}` for SGLang's own settings.
         router: address of an sglang-router in front of the `urls`: prompts go there, weights to the servers. With
-            `--policy manual` it keeps a problem's requests with one server.
+            `--policy manual --assignment-mode min_group` it keeps a problem's requests with one server, and deals the
+            problems out evenly.
         concurrency: most sequences in flight, for every server or data-parallel rank.
         chunk: sequences in one HTTP request, all of which a failure repeats. A router takes one at a time.
         retries: how often a request is retried that found no server, timed out or met a status of 5xx.
@@ -62,6 +64,8 @@ class SGLangEngine(Engine):
             `--enable-memory-saver`, which `launch` adds.
         stage: folder on the node's own disk that weights are copied to, once for all its processes, before its servers
             load them: the shared file system is read once, not by every GPU. For servers on the node of this process.
+        push: hands the servers the tensors of new weights through the node's memory, and not the name of their folder:
+            its files are read once, by this process. For servers on the node of this process, without `dp`.
         key_env: environment variable that holds the API key of the `urls` and the router, where they ask for one.
     """
 
@@ -78,11 +82,12 @@ class SGLangEngine(Engine):
         share_from: Count = 64,
         colocated: bool = False,
         stage: str | None = None,
+        push: bool = False,
         key_env: str | None = None,
     ) -> None:
         if launch is not None and colocated and launch.device != "cpu":  # where no memory is to be lent
             launch = replace(launch, args=[*launch.args, "--enable-memory-saver"])
-        servers = servers_of(urls, launch)
+        servers = servers_of(urls, launch, push)
         if router is not None and launch is not None:
             raise EngineError("engine.router stands before engine.urls, and engine.launch is set: give the urls")
         ranks = 1 if launch is None else launch.dp  # of running servers the ranks are not known: each counts as one
@@ -233,11 +238,11 @@ class SGLangEngine(Engine):
         self._usage[origin.kind] = self._usage.get(origin.kind, Usage()) + used
 
 
-def servers_of(urls: list[str] | None, launch: Launch | None) -> list[Server]:
+def servers_of(urls: list[str] | None, launch: Launch | None, push: bool) -> list[Server]:
     """The running servers, or the one to be started. Raises EngineError unless exactly one of the two is given."""
     if (not urls) == (launch is None):
         raise EngineError("engine.urls names running servers, engine.launch starts one: give one of the two")
     if launch is None:
-        return [Server(url.rstrip("/")) for url in urls or []]
+        return [Server(url.rstrip("/"), push=push) for url in urls or []]
     owned = OwnedServer(launch)
-    return [Server(owned.url, owned)]
+    return [Server(owned.url, owned, push)]

@@ -5,20 +5,29 @@ them (somebody restarted it, or loaded others) gets them again before it is aske
 """
 
 import asyncio
+import hashlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from psr.engines.sglang.protocol import Ask, flaw, generate_body
+from psr.engines.sglang.protocol import Ask, flaw, generate_body, read_replies
 from psr.engines.sglang.replicas import Abilities, Placement, Replica, Server, replicas_of
 from psr.engines.sglang.transport import Session, Transient, persist, request
+from psr.files.jsonl import DataError
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 ROUTING_HEADER = "X-SMG-Routing-Key"
 """The HTTP header in which sglang-router expects a request's key."""
+
+
+def routing_key(key: str) -> str:
+    """The key as a header may hold it: ids of problems may be long, and of any characters."""
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 class Fleet:
@@ -83,22 +92,28 @@ class Fleet:
             await server.start(session, self.folder, self.label)
             return
 
-        async def revive(error: Transient) -> None:
-            await self._revive(session, server, error)
-
-        await persist(lambda: server.load(session, self.folder, self.label), revive, self.retries, server.url)
+        await self._persist(session, [server], lambda: server.load(session, self.folder, self.label), server.url)
 
     async def abilities(self) -> Abilities:
         """What every one of the servers can do."""
         async with self.session() as session:
-            found = await asyncio.gather(*(server.abilities(session) for server in self.servers))
+
+            async def one(server: Server) -> Abilities:
+                return await self._persist(session, [server], lambda: server.abilities(session), server.url)
+
+            found = await asyncio.gather(*map(one, self.servers))
         return Abilities(
             min(one.longest_prompt for one in found), all(one.seeded for one in found), all(one.lends for one in found)
         )
 
     async def sleep(self) -> None:
+        """Lend the memory of all servers. Nothing is repaired: there will be no weights to ask for."""
         async with self.session() as session:
-            await asyncio.gather(*(server.sleep(session) for server in self.servers))
+
+            async def one(server: Server) -> None:
+                await self._persist(session, [], lambda: server.sleep(session), server.url)
+
+            await asyncio.gather(*map(one, self.servers))
 
     async def check(self) -> None:
         """Raise Transient or EngineError unless every server answers, with the weights that were loaded last."""
@@ -112,27 +127,40 @@ class Fleet:
         self, session: Session, replica: Replica, asks: Sequence[Ask], choices: Sequence[int], key: str
     ) -> list[dict[str, Any]]:
         """The replies to `asks`, in order, all of them complete and generated with the right weights."""
-        body, headers = generate_body(asks, choices, replica.rank), {ROUTING_HEADER: key} if key else None
+        body, headers = generate_body(asks, choices, replica.rank), {ROUTING_HEADER: routing_key(key)} if key else None
 
         async def ask() -> list[dict[str, Any]]:
             answer = await request(session.http, "POST", f"{replica.url}/generate", body, headers)
-            replies = answer if isinstance(answer, list) else [answer]
+            try:
+                replies = read_replies(answer, asks, choices)
+            except DataError as error:
+                raise Transient(f"a reply that is none of SGLang's: {error}") from None
             for reply in replies:
                 fault = flaw(reply, self.label)
                 if fault is not None:  # the whole chunk is asked again
                     raise Transient(fault)
             return replies
 
+        return await self._persist(session, replica.servers, ask, replica.url)
+
+    async def _persist(
+        self, session: Session, servers: Sequence[Server], action: Callable[[], Awaitable[T]], where: str
+    ) -> T:
+        """`action()`, tried again after a failure, and after what is wrong with the servers has been repaired."""
+
         async def recover(error: Transient) -> None:
-            for server in replica.servers:
+            for server in servers:
                 await self._revive(session, server, error)
 
-        return await persist(ask, recover, self.retries, replica.url)
+        return await persist(action, recover, self.retries, where)
 
     async def _revive(self, session: Session, server: Server, error: Transient) -> None:
         """Restart the server if it is ours and gone, and give it the weights again if it answers without them."""
         # Many requests fail at once when a server dies: the first that gets the lock repairs, the rest find it done.
+        failed = time.monotonic()
         async with session.locks[server.url]:
+            if session.seen_to[server.url] > failed:  # as we waited: to ask a server that hangs takes long
+                return
             owned = server.owned
             # A time-out alone may mean a long queue. With a failing health check as well, the server hangs.
             if owned is not None and owned.alive and error.timed_out and not await server.healthy(session):
@@ -146,7 +174,8 @@ class Fleet:
                     log.warning("SGLang at %s lacks the weights %s: they are loaded again", server.url, self.label)
                     await server.load(session, self.folder, self.label)
             except Transient:  # not back yet, as while somebody else restarts it: the next try comes here again
-                return
+                pass
+            session.seen_to[server.url] = time.monotonic()
 
     def close(self) -> None:
         """Stop our own servers."""

@@ -6,13 +6,61 @@ that every name used here takes effect.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
 from psr.engines.base import Completion, FinishReason, Sampling
 from psr.engines.usage import Usage
+from psr.files.jsonl import DataError
+from psr.files.rows import checked
 
 SEED_STRIDE = 2**16
 """Seeds of a request's completions are consecutive; those of the next `sampling.seed` start this far away."""
+
+
+MOST = 1e9
+"""No log-probability is that far from 0; nor is NaN, or an infinity, less than that."""
+
+
+def _log_probability(entry: list[Any]) -> list[Any]:
+    """An entry of SGLang's lists: a log-probability, the token, and its text or null."""
+    if len(entry) < 2 or type(entry[0]) not in (int, float) or type(entry[1]) is not int or not abs(entry[0]) < MOST:
+        raise PydanticCustomError("log_probability", "it must be a log-probability and a token")
+    return entry
+
+
+Entry = Annotated[list[Any], AfterValidator(_log_probability)]
+
+
+class Reason(TypedDict):
+    type: Literal["stop", "length", "abort"]
+    matched: NotRequired[int | str | list[int]]
+    message: NotRequired[str | None]
+
+
+class Span(TypedDict):
+    version: str
+
+
+class Meta(TypedDict):
+    finish_reason: Reason
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    weight_version: str
+    weight_versions: list[Span]
+    output_token_logprobs: list[Entry]
+    output_token_ids_logprobs: NotRequired[list[list[Entry]]]
+
+
+class Reply(TypedDict):
+    """What is read of the reply to one Ask."""
+
+    output_ids: list[int]
+    meta_info: Meta
 
 
 @dataclass(frozen=True)
@@ -80,6 +128,25 @@ def generate_body(asks: Sequence[Ask], choices: Sequence[int], rank: int | None)
     return {**body, "return_logprob": True}
 
 
+def read_replies(content: Any, asks: Sequence[Ask], choices: Sequence[int]) -> list[dict[str, Any]]:
+    """The replies in the JSON that `/generate` gave to all of `asks`.
+
+    Raises:
+        DataError: it is something else.
+    """
+    given = content if isinstance(content, list) else [content]
+    if len(given) != len(asks):
+        raise DataError(f"{len(given)} replies to {len(asks)} prompts")
+    if not all(isinstance(one, dict) for one in given):
+        raise DataError("a reply that is no object")
+    read: list[dict[str, Any]] = [dict(checked("a reply", one, Reply)) for one in given]
+    for one in read:
+        scored = one["meta_info"].get("output_token_ids_logprobs")
+        if choices and (not scored or not set(choices) <= {token for _, token, *_ in scored[0]}):
+            raise DataError("a reply without the log-probabilities that were asked for")
+    return read
+
+
 def flaw(reply: dict[str, Any], label: str) -> str | None:
     """Why a reply must not be used, though a retry may succeed; None if it may be used.
 
@@ -90,7 +157,7 @@ def flaw(reply: dict[str, Any], label: str) -> str | None:
     if reason["type"] == "abort":
         return f"the server aborted the request: {reason.get('message')}"
     # One reply can span several versions: SGLang changes weights under running requests unless they are drained.
-    served = {str(meta["weight_version"]), *(str(span["version"]) for span in meta["weight_versions"])}
+    served = {meta["weight_version"], *(span["version"] for span in meta["weight_versions"])}
     if served != {label}:
         return f"the server answered with the weights {', '.join(map(repr, sorted(served)))} instead of {label!r}"
     return None
@@ -109,11 +176,11 @@ def finish_reason(reason: dict[str, Any]) -> FinishReason:
     """SGLang reports "stop" for EOS as well, and names what matched: a token id, or one of the stop texts."""
     if reason["type"] == "length":
         return "length"
-    return "eos" if isinstance(reason["matched"], int) else "stop"
+    return "eos" if isinstance(reason.get("matched"), int) else "stop"
 
 
 def choice_logprobs(reply: dict[str, Any], choices: Sequence[int]) -> list[float]:
     """The log-probabilities of the choices as the first generated token."""
     # By token id, so as not to rely on the order in which SGLang returns them.
-    first = {token: logprob for logprob, token, _ in reply["meta_info"]["output_token_ids_logprobs"][0]}
+    first = {token: logprob for logprob, token, *_ in reply["meta_info"]["output_token_ids_logprobs"][0]}
     return [first[choice] for choice in choices]

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from psr.engines.base import EngineError
 from psr.engines.sglang.server import OwnedServer
-from psr.engines.sglang.transport import Session, Transient, request
+from psr.engines.sglang.tensors import alone_with, buckets
+from psr.engines.sglang.transport import Session, Transient, fields, request
+from psr.terminal.text import brief
 
 QUICK = 20.0
 """Time-out in seconds of requests that a server answers at once if it can answer at all."""
@@ -29,12 +32,14 @@ class Server:
     Args:
         url: its address.
         owned: its process, if psr started it.
+        push: it is handed the tensors through the node's memory, not the folder to read.
         asleep: its memory is lent to the trainer.
         empty: its weights are lost, and none were loaded since, whatever version it reports.
     """
 
     url: str
     owned: OwnedServer | None = None
+    push: bool = False
     asleep: bool = False
     empty: bool = False
 
@@ -48,7 +53,7 @@ class Server:
 
     async def version(self, session: Session) -> str:
         info = await request(session.http, "GET", f"{self.url}/model_info", timeout=QUICK)
-        return str(info["weight_version"])
+        return str(*fields(info, "weight_version"))
 
     async def start(self, session: Session, folder: Path, label: str) -> None:
         """Start our own server, with `folder` as weights `label`."""
@@ -70,15 +75,48 @@ class Server:
         # Draining takes time, in which the other process may have loaded them: loading again would flush its cache.
         if await self._has(session, label):
             return
-        body = {"model_path": str(folder), "weight_version": label, "flush_cache": True}
-        reply = await request(session.http, "POST", f"{self.url}/update_weights_from_disk", body)
-        if not reply["success"]:
-            raise EngineError(f"SGLang at {self.url} did not load {folder}: {reply['message']}")
+        if self.push:
+            await self._push(session, folder, label)
+        else:
+            body = {"model_path": str(folder), "weight_version": label, "flush_cache": True}
+            await self._update(session, "update_weights_from_disk", body)
         # An SGLang that does not know the field `weight_version` would ignore it without a word.
         served = await self.version(session)
         if served != label:
             raise EngineError(f"SGLang at {self.url} took the weights {label!r} and says that it serves {served!r}")
         self.empty = False
+
+    async def _update(self, session: Session, action: str, body: dict[str, Any]) -> None:
+        reply = await request(session.http, "POST", f"{self.url}/{action}", body)
+        success, said = fields(reply, "success", "message")
+        if not success:
+            raise EngineError(f"SGLang at {self.url} did not take the weights ({action}): {said}")
+
+    async def _push(self, session: Session, folder: Path, label: str) -> None:
+        info = await request(session.http, "GET", f"{self.url}/server_info", timeout=QUICK)
+        shards, ranks = fields(info, "tp_size", "dp_size")
+        if ranks > 1:
+            raise EngineError(
+                f"engine.push is true, and SGLang at {self.url} has {ranks} data-parallel ranks, where it "
+                "takes no tensors: set engine.push to false, or start a server for every rank"
+            )
+        async with alone_with(self.url):
+            if await self._has(session, label):  # pushed by the process that was waited for
+                return
+            self.empty = True  # until all of it is there: neither the old weights nor the new ones
+            await self._open_update(session)
+            for bucket in buckets(folder):
+                body = {"serialized_named_tensors": [bucket.payload] * shards, "flush_cache": bucket.last}
+                named = {"weight_version": label} if bucket.last else {}
+                await self._update(session, "update_weights_from_tensor", body | named)
+            await self._update(session, "end_weight_update", {})
+
+    async def _open_update(self, session: Session) -> None:
+        try:
+            await self._update(session, "begin_weight_update", {})
+        except EngineError:  # what a process began that was ended in the middle is still open
+            await self._update(session, "end_weight_update", {})
+            await self._update(session, "begin_weight_update", {})
 
     async def _has(self, session: Session, label: str) -> bool:
         return not self.empty and await self.version(session) == label
@@ -96,11 +134,16 @@ class Server:
 
     async def abilities(self, session: Session) -> "Abilities":
         info = await request(session.http, "GET", f"{self.url}/server_info", timeout=QUICK)
+        longest, seeded, saves, device = fields(
+            info, "max_req_input_len", "enable_deterministic_inference", "enable_memory_saver", "device"
+        )
+        if not isinstance(longest, int):
+            raise Transient(f"a max_req_input_len that is no number: {brief(longest)}")
         return Abilities(
-            longest_prompt=int(info["max_req_input_len"]) - 1,  # its own limit is the first that it refuses
-            seeded=bool(info["enable_deterministic_inference"]),
+            longest_prompt=longest - 1,  # its own limit is the first that it refuses
+            seeded=bool(seeded),
             # without a memory saver it answers that it has released its memory, and keeps all of it
-            lends=bool(info["enable_memory_saver"]) or info["device"] == "cpu",
+            lends=bool(saves) or device == "cpu",
         )
 
 

@@ -4,6 +4,7 @@ Knows httpx and status codes. Does not know what is sent.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections import defaultdict, deque
@@ -14,16 +15,22 @@ from typing import Any, TypeVar
 import httpx
 
 from psr.engines.base import EngineError
+from psr.keys import hidden
+from psr.terminal.text import brief, printable
 
 T = TypeVar("T")
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 """Seconds before the first retry, and at most before any."""
+BUSY = (408, 425, 429)
+"""Status codes below 500 that ask to come again, as proxies and routers give them."""
 
 
 class Transient(Exception):
-    """A failure that may pass: no connection, a time-out, or status 5xx. Never reaches the user: see `persist`."""
+    """A failure that may pass: no connection, a time-out, status 5xx or 429, a garbled reply. See `persist`, which no
+    Transient gets past.
+    """
 
     def __init__(self, message: str, timed_out: bool = False) -> None:
         super().__init__(message)
@@ -46,21 +53,37 @@ async def request(
     """The JSON (or, where it is none, the text) of a reply.
 
     Raises:
-        Transient: no reply in time, no connection, or status 5xx.
+        Transient: no whole reply in time, no connection, JSON that is none, or status 5xx, 408, 425 or 429.
         EngineError: any other status but success; the message is the server's own.
     """
-    options = {} if timeout is None else {"timeout": timeout}
+    # Never longer than the settings say; and from the request to the end of the reply, where httpx's own time-out is
+    # from one piece of the reply to the next.
+    seconds = min(timeout or math.inf, http.timeout.read or math.inf)
     try:
-        reply = await http.request(method, url, json=body, headers=headers, **options)  # type: ignore[arg-type]
-    except httpx.TransportError as error:
+        async with asyncio.timeout(seconds):
+            reply = await http.request(method, url, json=body, headers=headers)
+    except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout) as error:
         # A server that takes the connection and then says nothing may hang; one that takes none is merely gone.
-        timed_out = isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
-        raise Transient(f"{type(error).__name__}: {error}".rstrip(": "), timed_out) from error
-    if reply.status_code >= 500:
+        raise Transient(f"no reply in {seconds:.0f} s", timed_out=True) from error
+    except httpx.RequestError as error:
+        raise Transient(f"{type(error).__name__}: {str(error) or 'the connection broke'}") from error
+    if reply.status_code >= 500 or reply.status_code in BUSY:
         raise Transient(f"status {reply.status_code}: {message(reply)}")
     if not reply.is_success:
         raise EngineError(f"SGLang at {url} refuses the request (status {reply.status_code}): {message(reply)}")
-    return reply.json() if "json" in reply.headers.get("content-type", "") else reply.text
+    if "json" not in reply.headers.get("content-type", ""):
+        return reply.text
+    try:
+        return reply.json()
+    except (ValueError, RecursionError):
+        raise Transient(f"a reply that is no JSON: {brief(without_key(reply, reply.text))}") from None
+
+
+def fields(answer: Any, *names: str) -> list[Any]:
+    """Of a reply that ought to be an object with these. Raises Transient where it is something else."""
+    if not isinstance(answer, dict) or not answer.keys() >= set(names):
+        raise Transient(f"a reply without {' and '.join(names)}: {brief(answer)}")
+    return [answer[name] for name in names]
 
 
 async def persist(
@@ -92,9 +115,14 @@ def message(reply: httpx.Response) -> str:
     try:
         content = reply.json()
         content = content.get("error", content)
-        return str(content["message"] if isinstance(content, dict) else content)
-    except (ValueError, KeyError, AttributeError, TypeError):
-        return reply.text.strip()[:2000] or reply.reason_phrase
+        said = str(content["message"] if isinstance(content, dict) else content)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        said = reply.text
+    return printable(" ".join(without_key(reply, said).split()))[:2000] or reply.reason_phrase
+
+
+def without_key(reply: httpx.Response, said: str) -> str:
+    return hidden(said, reply.request.headers.get("Authorization"))
 
 
 class Gate:
@@ -133,7 +161,7 @@ class Gate:
 
 class Session:
     """What lives as long as requests are in flight: connections, a gate per destination (a slow server must not hold
-    up the others), a lock per server address.
+    up the others), a lock per server address, and when a failure there was last looked into.
 
     Args:
         limits: most sequences in flight, by destination.
@@ -149,3 +177,4 @@ class Session:
         self.http = httpx.AsyncClient(limits=pool, timeout=times, trust_env=False, headers=headers)
         self.gates = {one: Gate(limit) for one, limit in limits.items()}
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.seen_to: defaultdict[str, float] = defaultdict(float)

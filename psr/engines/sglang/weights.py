@@ -4,6 +4,7 @@ Knows files. Does not know servers.
 """
 
 import fcntl
+import re
 import shutil
 import zlib
 from pathlib import Path
@@ -12,10 +13,12 @@ from pathlib import Path
 def label_of(folder: Path, version: str) -> str:
     """`version` with a digest of the folder's files (names, sizes, times): the same in every process that loads it.
 
-    So several ranks can share a server, and the M2 of another run is told apart from ours.
+    So several ranks can share a server, and the M2 of another run is told apart from ours. It names a folder and stands
+    on a command line: of a version that is a path, only the last part is taken.
     """
     files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
-    return f"{version}-{zlib.crc32(repr(files).encode()):08x}"
+    name = re.sub(r"[^\w.-]+", "-", Path(version).name)
+    return f"{name}-{zlib.crc32(repr(files).encode()):08x}"
 
 
 def staged(folder: Path, stage: Path, label: str) -> Path:

@@ -17,6 +17,7 @@ class Failure:
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
+    body: str | None = None
 
 
 @dataclass
@@ -26,7 +27,7 @@ class FakeEndpoint:
     `asked` counts the requests by their last message, failures too; `times` is when each came.
     """
 
-    answer: Callable[[str], str]
+    answer: Callable[[str], Any]
     failures: list[Failure] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
@@ -51,7 +52,10 @@ def serving(endpoint: FakeEndpoint) -> Iterator[FakeEndpoint]:
             pass
 
         def say(self, status: int, content: Any, headers: dict[str, str]) -> None:
-            text = json.dumps(content).encode()
+            self.write(status, json.dumps(content), headers)
+
+        def write(self, status: int, body: str, headers: dict[str, str]) -> None:
+            text = body.encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))
@@ -76,6 +80,8 @@ def serving(endpoint: FakeEndpoint) -> Iterator[FakeEndpoint]:
                 endpoint.running -= 1
             if self.path != "/v1/chat/completions":
                 self.say(404, {"error": {"message": f"no {self.path}"}}, {})
+            elif failure and failure.body is not None:
+                self.write(failure.status, failure.body, failure.headers)
             elif failure:
                 self.say(failure.status, {"error": {"message": "not now"}}, failure.headers)
             else:

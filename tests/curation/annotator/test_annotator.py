@@ -17,7 +17,7 @@ from psr.curation.annotator.client import Annotator
 from psr.curation.annotator.dry_run import estimate
 from psr.curation.annotator.http import duration, retry_after
 from psr.curation.annotator.settings import AnnotatorError, Endpoint
-from psr.errors import PSRError
+from psr.errors import PSRError, UsageError
 from tests.curation.annotator.endpoint import Failure, FakeEndpoint, serving
 from tests.recipes.tiny_run import environment
 
@@ -93,17 +93,66 @@ def test_a_refusal_ends_it_with_the_servers_words_and_keeps_what_was_there(serve
 def test_the_key_comes_from_the_environment_and_goes_nowhere_else(
     server: FakeEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
-    with pytest.raises(AnnotatorError, match="'MY_KEY': set that environment variable"):
+    with pytest.raises(UsageError, match="'MY_KEY': set that environment variable"):
         ask(server, tmp_path / "j.jsonl", ["a"], key_env="MY_KEY")
-    monkeypatch.setenv("MY_KEY", "secret-4711")
-    server.failures = [Failure(403)]
-    with pytest.raises(AnnotatorError) as error:
-        ask(server, tmp_path / "j.jsonl", ["b"], key_env="MY_KEY")
+    told = []
+    for held in ("two secret-4711", "secret-4711\r\nX-Other: 1", "sëcret-4711"):
+        monkeypatch.setenv("MY_KEY", held)
+        with pytest.raises(UsageError, match="is no key, but several words") as refused:
+            ask(server, tmp_path / "j.jsonl", ["a"], key_env="MY_KEY")
+        told.append(str(refused.value))
+    monkeypatch.setenv("MY_KEY", "secret-4711\n")
+    echo = '{"error": {"message": "Incorrect API key provided: secret-4711"}}'
+    for failure in (Failure(403), Failure(401, body=echo), Failure(200, body=echo), Failure(200, body="secret-4711")):
+        server.failures = [failure]
+        with pytest.raises(AnnotatorError) as error:
+            ask(server, tmp_path / "j.jsonl", ["b"], key_env="MY_KEY", retries=0)
+        told.append(str(error.value))
     ask(server, tmp_path / "j.jsonl", ["a"], key_env="MY_KEY")
-    assert server.keys == ["Bearer secret-4711"] * 2
-    said = "".join(capfd.readouterr())
+    assert server.keys == ["Bearer secret-4711"] * 5
+    said = "".join([*capfd.readouterr(), *told])
     written = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
-    assert "secret-4711" not in said + written + str(error.value) + repr(server.bodies)
+    assert "secret-4711" not in said + written + repr(server.bodies)
+    assert "Incorrect API key provided: [the key]" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([{"type": "text", "text": "A"}], r"content' is \[\{'type.*: it must be a text"),
+        (4, "content' is 4: it must be a text"),
+        ({"text": "A"}, "it must be a text"),
+    ],
+)
+def test_content_that_is_no_text_is_refused(server: FakeEndpoint, tmp_path: Path, content: object, said: str):
+    server.answer = lambda text: content
+    with pytest.raises(AnnotatorError, match=rf"does not answer as OpenAI's chat completions do .*{said}"):
+        ask(server, tmp_path / "j.jsonl", ["a"])
+    assert server.asked == {"a": 1}
+    server.answer = lambda text: None
+    assert ask(server, tmp_path / "j.jsonl", ["a"])[0] == [""]
+
+
+@pytest.mark.parametrize("body", ["[]", "null", "3", '{"choices": []}', '{"choices": [{"message": "A"}]}', "{}"])
+def test_a_reply_of_another_shape_is_refused(server: FakeEndpoint, tmp_path: Path, body: str):
+    server.failures = [Failure(200, body=body)]
+    with pytest.raises(AnnotatorError, match="does not answer as OpenAI's chat completions do"):
+        ask(server, tmp_path / "j.jsonl", ["a"])
+
+
+def test_a_torn_reply_is_asked_for_again_and_half_a_character_is_no_end(server: FakeEndpoint, tmp_path: Path):
+    server.failures = [
+        Failure(200, body='{"choices": [{"mess'),
+        Failure(200, body="<html>"),
+        Failure(200, body="[" * 10_000),
+    ]
+    server.answer = lambda text: "half \ud83d"
+    assert ask(server, tmp_path / "j.jsonl", ["a"])[0] == ["half ?"]
+    assert ask(server, tmp_path / "j.jsonl", ["a"])[0] == ["half ?"], "and is kept"
+    assert server.asked == {"a": 4}
+    server.failures = [Failure(200, body="<html>")] * 2
+    with pytest.raises(AnnotatorError, match="failed 2 times, the last time with a reply that is no JSON: '<html>'"):
+        ask(server, tmp_path / "j.jsonl", ["b"], retries=1)
 
 
 SCRIPT = """
