@@ -112,10 +112,13 @@ def complete(folder: Path) -> bool:
 
 
 def measured(way: str, beta: str, seed: int, folder: Path) -> dict[str, Any]:
-    keys = ("name", "accuracy", "judge_accuracy", "judge_consistency", "pairs", "gate")
-    models = [{key: model.get(key) for key in keys} for model in read_results(folder / "results.json")["models"]]
-    labels = [model["search"].get("label") for model in read_results(folder / "results.json")["models"]]
-    return {"way": way, "beta": beta, "seed": seed, "models": models, "labels": labels}
+    keys = ("name", "accuracy", "judge_accuracy", "judge_consistency", "pairs")
+    told = ("decision", "wins", "losses", "worse", "seconds", "generated_tokens")
+    models = []
+    for model in read_results(folder / "results.json")["models"]:
+        gate = {key: model["gate"][key] for key in told} if "gate" in model else None
+        models.append({**{key: model.get(key) for key in keys}, "label": model["search"].get("label"), "gate": gate})
+    return {"way": way, "beta": beta, "seed": seed, "models": models}
 
 
 def table(found: Sequence[dict[str, Any]]) -> Table:
