@@ -16,9 +16,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safetensors import safe_open
-from torch import Tensor, multiprocessing
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BUCKET = 2**30
 """Bytes of tensors that are in shared memory at a time, or those of one tensor that is larger."""
@@ -35,12 +36,14 @@ class Bucket:
     """
 
     payload: str
-    tensors: list[tuple[str, Tensor]]
+    tensors: "list[tuple[str, Tensor]]"
     last: bool
 
 
 def buckets(folder: Path) -> Iterator[Bucket]:
     """All tensors of a folder, in shared memory, some at a time; each file is read once."""
+    from safetensors import safe_open  # torch comes with it, which an engine that is only named does not need
+
     pending: list[tuple[str, Tensor]] = []
     size = 0
     for file in sorted(folder.glob("*.safetensors")):
@@ -55,8 +58,10 @@ def buckets(folder: Path) -> Iterator[Bucket]:
     yield shared(pending, last=True)
 
 
-def shared(tensors: list[tuple[str, Tensor]], last: bool) -> Bucket:
+def shared(tensors: "list[tuple[str, Tensor]]", last: bool) -> Bucket:
     """The tensors, copied into shared memory."""
+    from torch import multiprocessing
+
     # A handle of torch's default way is a file descriptor, which this process would have to hand over by a socket; on
     # this way it is a name. torch removes what is left under it when this process has ended, however it ends.
     before = multiprocessing.get_sharing_strategy()
