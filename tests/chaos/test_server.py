@@ -47,7 +47,7 @@ TOLD = {
     "500": "status 500: CUDA error: an illegal memory access",
     "503": "status 503: .*Service Unavailable",
     "wrong weights": "answered with the weights 'M1-[0-9a-f]+', 'other' instead of|answered with the weights 'other'",
-    "hang": "no reply in 6 s",
+    "hang": "no reply in 6 s|ReadError",  # a time-out ends a connection, which may take another request along
     "garbage": "a reply (that is no JSON|that is none of SGLang's)",
 }
 
