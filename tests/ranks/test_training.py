@@ -12,6 +12,7 @@ from torch import Tensor
 from psr.files.jsonl import write_jsonl
 from psr.policy.folder import export_policy, load_policy, new_policy
 from psr.policy.tiny_tokenizer import build_tokenizer
+from psr.policy.tokenizer import load_tokenizer
 from tests.conftest import TINY
 from tests.ranks.launch import DDP, SHARDED, launch
 
@@ -35,6 +36,8 @@ data:
   class_path: PRMDataModule
   init_args: {{trajectories: rated.jsonl, val_share: 0.25, batch_size: 6, row_tokens: 60, template: "{{problem}}\\n"}}
 trainer:{TRAINER}"""
+ROWS = 63
+"""Of the embeddings of "padded", whose tokenizer has fewer tokens and an added one; two ranks hold unequal shards."""
 ADAPTERS = ["--model.init_args.lora", "{rank: 4}"]
 # name: (policy, options); the fit in one process that each is compared with is named below
 FITS: dict[str, tuple[str, list[str]]] = {
@@ -44,11 +47,12 @@ FITS: dict[str, tuple[str, list[str]]] = {
     "divided": ("qwen2", [*SHARDED, "--trainer.strategy.tensor_parallel_size", "2"]),
     "tied": ("llama", SHARDED),
     "adapters": ("llama", [*SHARDED, *ADAPTERS]),
+    "padded": ("padded", SHARDED),
     "prm": ("llama", SHARDED),
     "prm-ddp": ("llama", DDP),
 }
 ALONE = {"qwen2-alone": ("qwen2", []), "llama-alone": ("llama", []), "adapters-alone": FITS["adapters"]}
-ALONE |= {"prm-alone": ("llama", [])}
+ALONE |= {"prm-alone": ("llama", []), "padded-alone": ("padded", [])}
 
 
 def fit(name: str, policy: str, options: list[str]) -> list[str]:
@@ -59,12 +63,16 @@ def fit(name: str, policy: str, options: list[str]) -> list[str]:
 
 
 def policies_and_samples(folder: Path) -> None:
-    """Policies "qwen2" and "llama", ift.jsonl and val.jsonl."""
+    """Policies "qwen2", "llama" and "padded", ift.jsonl and val.jsonl."""
     tokenizer, rng = build_tokenizer(), random.Random(0)
     torch.manual_seed(0)
     for architecture, tied in (("qwen2", False), ("llama", True)):
         settings = {**TINY, "tie_word_embeddings": tied}
         export_policy(new_policy(architecture, settings, tokenizer), tokenizer, folder / architecture)
+    padded = new_policy("llama", {**TINY, "tie_word_embeddings": True}, tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "<padding>"})
+    padded.resize_token_embeddings(ROWS)
+    export_policy(padded, tokenizer, folder / "padded")
 
     def steps() -> str:
         return "\n".join(f"{rng.randrange(99)}+{rng.randrange(99)}=7" for _ in range(rng.randint(1, 4)))
@@ -119,6 +127,17 @@ def test_curves_and_weights_are_those_of_one_process(fits: Path, name: str):
         assert found[curve] == pytest.approx(values, rel=1e-4, abs=1e-5), curve
     assert distance(weights(fits / name), weights(alone)) < 2e-5
     assert distance(weights(alone), load_policy(fits / FITS[name][0]).state_dict()) > 1e-3, "or nothing was learnt"
+
+
+def test_larger_embeddings_and_an_added_pad_token_survive_sharded_training(fits: Path):
+    exported = load_policy(fits / "padded" / "M1")
+    assert exported.get_input_embeddings().weight.shape[0] == ROWS > len(load_tokenizer(fits / "padded" / "M1"))
+    assert exported.get_input_embeddings().weight is exported.get_output_embeddings().weight
+    assert load_tokenizer(fits / "padded" / "M1").pad_token == "<padding>"
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        found, expected = (load_policy(fits / name / "M1").eval()(ids).logits for name in ("padded", "padded-alone"))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_an_export_of_shards_in_several_files_is_the_same_model(fits: Path, tmp_path: Path):
