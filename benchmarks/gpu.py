@@ -25,12 +25,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from peers import FIRST_TOKEN, SHAPES, VOCABULARY, in_own_process, make_model, train_with_psr
+from peers import FIRST_TOKEN, SHAPES, VOCABULARY, PeakMemory, in_own_process, make_model, train_with_psr
 from psr.engines.base import Sampling
 from psr.engines.local import LocalEngine
 from psr.files.jsonl import read_json
 from psr.modules.sft import SFTModule
 from psr.modules.speed import Cost, peak_flops
+from psr.planning import Architecture, Layout, memory
 from psr.policy.folder import load_policy
 from psr.trees.flex import GRAPHS, compilations, padded_length
 from psr.trees.packing import Group, Unit, build_row, plan_rows
@@ -40,6 +41,8 @@ from step_dpo_ways import Job, as_step_trees, by_trl, pair_by_pair
 ROOT = Path(__file__).parents[1]
 STEPS = 8
 """Steps of a trajectory."""
+PAIRS = 32
+"""Step pairs of an optimizer step."""
 Row = tuple[str, str, str]
 """What was measured, the figure, and what it is compared with."""
 
@@ -48,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="*", choices=("tests", "loop", "speed"), default=["tests", "loop", "speed"])
     parser.add_argument("--shapes", nargs="*", choices=SHAPES, default=["qwen2-0.5b", "qwen2-1.5b"])
-    parser.add_argument("--trajectories", type=int, default=16)
+    parser.add_argument("--trajectories", type=int, default=32)
     parser.add_argument("--row-tokens", type=int, default=8192)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -103,10 +106,10 @@ def speed(shape: str, trajectories: int, row_tokens: int) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         model = str(make_model(shape, Path(folder) / "model"))
-        job = Job(model, tuple(groups), STEPS, row_tokens)
+        job = Job(model, tuple(groups), PAIRS, row_tokens)
         trees = attempt(in_own_process, trees_with_compilations, job)
         others = {"pair by pair": attempt(in_own_process, pair_by_pair, job)}
-        for size in (8, 1):
+        for size in (8, 4, 2):
             name = f"TRL, {size} at a time"
             missing = {"not run": "trl is not installed"}
             others[name] = attempt(in_own_process, by_trl, job, size) if find_spec("trl") else missing
@@ -157,20 +160,25 @@ def trees_with_compilations(job: Job) -> dict[str, Any]:
 def sft(model: str, shape: str, row_tokens: int) -> dict[str, float]:
     """Tokens a second and MFU of supervised training on full rows; the first epoch compiles."""
     rng = random.Random(0)
-    count = 256 if torch.cuda.is_available() else 16
+    count = 1024 if torch.cuda.is_available() else 16
     lengths = [(rng.randint(60, 180), rng.randint(120, 360)) for _ in range(count)]
     samples = [Sample((FIRST_TOKEN,) * prompt, (FIRST_TOKEN + 1,) * completion) for prompt, completion in lengths]
     groups = [(Unit(i, (sample,)),) for i, sample in enumerate(samples)]
     plan = plan_rows(groups, 64, row_tokens, mean_over="tokens")
-    train_with_psr(SFTModule(model, lr=1e-5), plan)
-    seconds = train_with_psr(SFTModule(model, lr=1e-5), plan)
+    train_with_psr(SFTModule(model, lr=1e-5), plan_rows(groups[:64], 64, row_tokens, mean_over="tokens"))
+    peak_memory = PeakMemory()
+    seconds = train_with_psr(SFTModule(model, lr=1e-5), plan, [peak_memory])
     cost = Cost.of(load_policy(model))
     assert cost is not None
     flops = sum(cost.row(build_row(row)) for row in plan.rows)
     tokens = sum(map(len, samples))
     peak = peak_flops(torch.device("cuda"), None) if torch.cuda.is_available() else None
     figures = {"tokens/s": tokens / seconds, "TFLOP/s": flops / seconds / 1e12}
-    return figures if peak is None else {**figures, "MFU": flops / seconds / peak}
+    if peak is None:
+        return figures
+    arch = Architecture.of(Path(model) / "config.json")
+    planned = memory(arch, Layout(1, 1, False, 2, row_tokens, False, False, autocast=True)).total
+    return {**figures, "MFU": flops / seconds / peak, "peak_memory": peak_memory.bytes, "planned memory": planned}
 
 
 def search(model: str, shape: str, row_tokens: int) -> dict[str, float]:

@@ -83,7 +83,8 @@ def make_model(shape: str, folder: Path) -> Path:
 
 
 def in_own_process(measure: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any] | None:
-    """What `measure` returns and, as `peak_memory`, the most bytes that its process held; `None` if it was killed."""
+    """What `measure` returns and, unless it says so itself, as `peak_memory` the most bytes that its process held, on
+    the GPU where there is one; `None` if it was killed."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(_measured, measure, arguments).result()
@@ -97,13 +98,24 @@ def _measured(measure: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]
     torch.set_flush_denormal(True)  # as psr itself does; random weights hardly meet any
     result = measure(*arguments)
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _peak_memory()
-    return {**result, "peak_memory": peak}
+    return {"peak_memory": peak, **result}
 
 
 def _peak_memory() -> int:
     """Linux: the high-water mark of resident memory. `getrusage` would count what the parent held before the fork."""
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
+
+
+class PeakMemory(Callback):
+    """The most bytes on the GPU; psr's own figures are by optimizer step, and torch's begin anew with each of them."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
+        of_step = float(trainer.callback_metrics.get("train/gpu_gb_allocated", 0.0)) * 1e9
+        self.bytes = max(self.bytes, int(of_step), torch.cuda.max_memory_allocated())
 
 
 def train_with_psr(module: RowModule, plan: Plan, callbacks: list[Callback] | None = None) -> float:

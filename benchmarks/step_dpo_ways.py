@@ -14,7 +14,7 @@ from lightning import Callback, Trainer
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from peers import CLIP, train_with_psr
+from peers import CLIP, PeakMemory, train_with_psr
 from psr.modules.losses import Preferences, StepDPOLoss
 from psr.modules.step_dpo import StepDPOModule
 from psr.policy.folder import load_policy
@@ -59,13 +59,14 @@ class Losses(Callback):
 
 def as_step_trees(job: Job) -> dict[str, Any]:
     """psr itself."""
-    plan, losses = job.plan, Losses()
+    plan, losses, memory = job.plan, Losses(), PeakMemory()
     module = StepDPOModule(job.model, lr=RATE, warmup_share=0.0, loss=StepDPOLoss(BETA))
-    return {
-        "seconds": train_with_psr(module, plan, [losses]),
+    found = {
+        "seconds": train_with_psr(module, plan, [losses, memory]),
         "tokens": sum(tree.tokens for row in plan.rows for tree in row.trees),
         "losses": losses.values,
     }
+    return {**found, "peak_memory": memory.bytes} if DEVICE == "cuda" else found
 
 
 def pair_by_pair(job: Job) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def pair_by_pair(job: Job) -> dict[str, Any]:
             lengths = torch.tensor([[len(side.completion_ids) for side in pairs[number]]], device=DEVICE)
             one = loss(Preferences(sums[None], reference[number][None], lengths))[0].sum() / len(batch)
             one.backward()
-            total += one.item()
+            total += float(one.detach())
         torch.nn.utils.clip_grad_norm_(policy.parameters(), CLIP)
         optimizer.step()
         optimizer.zero_grad()
@@ -98,7 +99,8 @@ def completion_logprob(policy: PreTrainedModel, sample: Sample) -> Tensor:
         ids = torch.tensor([[*sample.prompt_ids, *sample.completion_ids]], device=DEVICE)
         hidden = policy.base_model(input_ids=ids, use_cache=False).last_hidden_state[0, len(sample.prompt_ids) - 1 : -1]
         logits = policy.get_output_embeddings()(hidden)
-    return -torch.nn.functional.cross_entropy(logits.float(), torch.tensor(sample.completion_ids), reduction="sum")
+    targets = torch.tensor(sample.completion_ids, device=DEVICE)
+    return -torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
 
 
 def by_trl(job: Job, micro_batch: int) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def reference_logprobs(
     otherwise computed by `score` and written there. Ranks that share the weights compute together or not at all:
     `everywhere` tells whether a condition holds on all of them. Each has its own rows and its own store.
     """
-    key = _key(policy, rows, conditions)
+    key = "" if store is None else _key(policy, rows, conditions)
     stored = _stored(store, key)
     # With sharded weights a forward is a collective: one rank without a store needs all the others to compute, too.
     if everywhere(stored is not None):

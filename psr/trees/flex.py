@@ -2,7 +2,7 @@
 
 The kernel is compiled for every length anew, which takes seconds; past a limit of recompilations torch computes all
 scores of a row at once instead, with one warning. So rows are padded to a few lengths that are known before the first
-step (`padded_length`), all rows share one mask function, and it is an error where torch would not compile.
+step (`padded_length`), all rows share the code of one mask function, and it is an error where torch would not compile.
 
 Knows `ends` and positions, the mask of a row (psr/trees/step_tree.py). Does not know trees, models or losses.
 """
@@ -13,8 +13,9 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
 BLOCK = 128
 """Tokens of a block of the mask: lengths are multiples of it."""
@@ -22,8 +23,12 @@ FEWEST = 256
 """Shorter rows are padded to this length."""
 STEPS = 4
 """Lengths from one power of two to the next: at most a fifth of a row is padding, an eighth on average."""
-GRAPHS = 3
-"""Compiled for a length: the mask, attention with gradients, and attention without, for the reference."""
+GRAPHS = 2
+"""Compiled for a length: attention with gradients, and attention without, for the reference."""
+TOGETHER = 8
+"""Blocks of queries whose mask exists token by token at the same time."""
+NARROWEST = 16
+"""Width of a head that the kernel wants at least."""
 LIMIT = 64
 """Compilations of one function that are allowed."""
 
@@ -63,19 +68,34 @@ def padded_ends(ends: Tensor, length: int) -> Tensor:
 
 
 def flex_mask(ends: Tensor, positions: Tensor, window: int | None = None) -> BlockMask:
-    """Which token sees which, for FlexAttention; on a GPU the mask is made by a compiled function, block by block.
+    """Which token sees which, for FlexAttention; `ends` and `positions` are (tokens,), a multiple of BLOCK.
 
-    Uncompiled it would hold every (query, key) pair of the row. `ends` and `positions` are (tokens,).
+    Computed here and not by a compiled `create_block_mask`, which takes longer to compile than the kernel does, for
+    every length and again without gradients. Uncompiled, that would hold every (query, key) pair of the row at once.
     """
     beyond = torch.full_like(positions, -1) if window is None else positions - window
-    make: Any = compiled(_block_mask) if ends.device.type == "cuda" else _block_mask
-    return make(ends, positions, beyond)
+
+    # A function and not an object: its code is the same for all rows, and the compiler takes the tensors for inputs.
+    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query >= key) & (query < ends[key]) & (positions[key] > beyond[query])
+
+    tokens = torch.arange(len(ends), device=ends.device)
+    zero = tokens[0]
+    counts = []  # of the pairs in every (query block, key block) that see each other
+    for queries in tokens.split(TOGETHER * BLOCK):
+        seen = sees(zero, zero, queries[:, None], tokens[None])  # (queries, tokens)
+        counts.append(seen.view(-1, BLOCK, len(ends) // BLOCK, BLOCK).sum(dim=(1, 3)))
+    count = torch.cat(counts)  # (query blocks, key blocks)
+    full = count == BLOCK * BLOCK
+    return BlockMask.from_kv_blocks(
+        *_listed((count > 0) & ~full), *_listed(full), BLOCK, mask_mod=sees, seq_lengths=(len(ends), len(ends))
+    )
 
 
-def _block_mask(ends: Tensor, positions: Tensor, beyond: Tensor) -> BlockMask:
-    # The mask function is made inside what is compiled. A compiled `create_block_mask` would inspect the one it is
-    # given, and each row gives another: it would be compiled anew for every row.
-    return create_block_mask(_Sees(ends, positions, beyond), None, None, len(ends), len(ends), device=ends.device)
+def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Of (query blocks, key blocks), bool: how many key blocks each query block has, and the numbers of these first."""
+    numbers = blocks.int().argsort(dim=-1, descending=True, stable=True)
+    return blocks.sum(-1, dtype=torch.int32)[None, None], numbers.int()[None, None]
 
 
 def flex_attend(
@@ -94,6 +114,9 @@ def flex_attend(
     """
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, rotary embedding leaves them in float32
     grouped = query.shape[1] // key.shape[1]
+    width = value.shape[-1]
+    if (more := NARROWEST - width) > 0:  # zeros change neither scores nor what is summed up
+        query, key, value = (F.pad(x, (0, more)) for x in (query, key, value))
     if query.shape[1] & (query.shape[1] - 1):  # the kernel's grouping is for powers of two
         key, value = key.repeat_interleave(grouped, dim=1), value.repeat_interleave(grouped, dim=1)
     attend: Any = compiled(flex_attention) if query.device.type == "cuda" else flex_attention
@@ -101,7 +124,7 @@ def flex_attend(
         query,
         key,
         value,
-        score_mod=None if softcap is None else _Softcap(softcap),
+        score_mod=None if softcap is None else soft_cap(softcap),
         block_mask=mask,
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
@@ -110,30 +133,17 @@ def flex_attend(
     if sinks is not None:
         # With a sink b, the sum of exponentials exp(lse) becomes exp(lse) + exp(b): probabilities shrink by the ratio.
         output = output * torch.sigmoid(aux.lse - sinks[None, :, None])[..., None].to(output.dtype)
-    return output.transpose(1, 2)
+    return output[..., :width].transpose(1, 2)
 
 
-class _Sees:
-    """The mask function of a row: a token sees keys on its own path whose position is above `beyond`, all (tokens,).
-
-    One class for all rows, and the window in a tensor as well: the compiler takes them for inputs, not for new code.
-    """
-
-    def __init__(self, ends: Tensor, positions: Tensor, beyond: Tensor) -> None:
-        self.ends, self.positions, self.beyond = ends, positions, beyond
-
-    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (query >= key) & (query < self.ends[key]) & (self.positions[key] > self.beyond[query])
-
-
-class _Softcap:
+@cache  # or every layer would give the compiler another function
+def soft_cap(cap: float) -> Callable[..., Tensor]:
     """The score function of a model that caps its scores."""
 
-    def __init__(self, cap: float) -> None:
-        self.cap = cap
+    def capped(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return cap * torch.tanh(score / cap)
 
-    def __call__(self, score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return self.cap * torch.tanh(score / self.cap)
+    return capped
 
 
 @cache
@@ -158,7 +168,7 @@ def compilations() -> int:
 class CompilationWatch:
     """Warns, once, when torch has compiled more than the lengths that it has seen account for.
 
-    A length needs GRAPHS of them: the mask, and attention with and without gradients.
+    A length needs GRAPHS of them: attention with and without gradients.
     """
 
     def __init__(self) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import Trainer
+from lightning import LightningDataModule, Trainer
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from psr.data.rows import row_loader
+from psr.data.rows import RowLoader, row_loader
 from psr.data.self_rewarding import pair_groups
 from psr.engines.base import Sampling
 from psr.engines.local import LocalEngine
@@ -100,13 +100,19 @@ def test_an_export_of_supervised_training_loads_again(llama: Path, tmp_path: Pat
     assert trainer.logged_metrics["train/gpu_gb_reserved"] >= trainer.logged_metrics["train/gpu_gb_allocated"] > 0
 
 
+class Rows(LightningDataModule):
+    """Lays the rows out when the ranks are there: a sharded strategy has no mesh before."""
+
+    def train_dataloader(self) -> RowLoader:
+        return row_loader(plan_rows(pair_groups(PAIRS, random.Random(0)), 4, 10_000), self.trainer)
+
+
 def test_fsdp2_on_one_rank_trains_as_one_process_does(llama: Path):
     losses = []
     strategies: list[Any] = ["auto", ShardedStrategy(compute_dtype="float32")]
     for strategy in strategies:
         trainer = Trainer(accelerator="gpu", devices=1, max_epochs=1, strategy=strategy, **QUIET)
-        rows = plan_rows(pair_groups(PAIRS, random.Random(0)), 4, 10_000)
-        trainer.fit(StepDPOModule(str(llama), lr=1e-3), row_loader(rows, trainer))
+        trainer.fit(StepDPOModule(str(llama), lr=1e-3), Rows())
         losses.append(trainer.logged_metrics["train/loss"].item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 

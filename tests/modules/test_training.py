@@ -10,6 +10,7 @@ from lightning import Trainer
 from torch import Tensor
 
 from psr.data.rows import row_loader
+from psr.modules.figures import StepFigures
 from psr.modules.finite import DivergedError
 from psr.modules.sft import SFTModule
 from psr.policy.folder import export_policy, load_policy
@@ -94,3 +95,11 @@ def test_a_model_that_was_cut_short_is_named(llama: Path, tmp_path: Path):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(PolicyError, match=r"M1: its weights cannot be loaded: SafetensorError"):
         load_policy(tmp_path / "M1")
+
+
+def test_the_figures_of_a_step_stay_on_the_device_of_the_losses():
+    """Sums of a GPU beside counts of the host would be an error there; "meta" is another device, too."""
+    figures = StepFigures()
+    for _ in range(2):
+        figures.add({"loss": torch.ones(3, device="meta"), "accuracy": torch.ones((), device="meta")})
+    assert all(value.device.type == "meta" for value in figures.take().values())

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
-from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from transformers import PreTrainedModel
 
 from psr.data.self_rewarding import pair_groups
@@ -70,11 +70,13 @@ def test_it_heeds_what_a_model_tells_its_attention(told: dict[str, Any]):
     """Window, soft-cap and sinks, with their gradients."""
     torch._dynamo.reset()  # what is uncompiled is traced all the same, with a second soft-cap for a dynamic one
     row, window, softcap = a_row(), told.get("window"), told.get("softcap")
-    given = inputs(len(row.ends), torch.float64)
+    length = flex.padded_length(len(row.ends))
+    ends, positions = flex.padded_ends(row.ends, length), F.pad(row.position_ids, (0, length - len(row.ends)))
+    given = inputs(length, torch.float64)
     sinks = torch.linspace(-2, 2, HEADS).double().requires_grad_() if "sinks" in told else None
-    mask = RowMask(row.ends, row.position_ids).flex(window)
+    mask = RowMask(ends, positions).flex(window)
     output = flex.flex_attend(*(x[None] for x in given), mask, WIDTH**-0.5, softcap, sinks)[0]
-    expected = dense(*given, dense_mask(row.ends, row.position_ids, window), softcap, sinks)
+    expected = dense(*given, dense_mask(ends, positions, window), softcap, sinks)
     assert torch.allclose(output, expected, atol=1e-6)
     leaves = given if sinks is None else [*given, sinks]
     got, want = (torch.autograd.grad(one.square().sum(), leaves) for one in (output, expected))
@@ -133,20 +135,33 @@ def test_an_epoch_needs_few_lengths(row_tokens: int):
     assert sum(map(flex.padded_length, tokens)) < 1.15 * sum(tokens)
 
 
-def test_rows_of_one_length_share_their_graphs_with_and_without_a_window():
+@pytest.mark.parametrize("cap", [None, 2.0])
+def test_rows_of_one_length_share_their_graphs_with_and_without_a_window(cap: float | None):
     """The compiler is asked, on a CPU, and its graphs are run as they are."""
     torch._dynamo.reset()
-    masks, attention = CompileCounter(), CompileCounter()
-    make: Any = torch.compile(flex._block_mask, backend=masks, dynamic=False)
-    attend: Any = torch.compile(flex_attention, backend=attention, dynamic=False)
+    graphs = CompileCounter()
+    attend: Any = torch.compile(flex_attention, backend=graphs, dynamic=False)
     for seed, window in enumerate((None, 5, 9)):
         row = row_of(random_pairs(random.Random(seed)))
         ends = flex.padded_ends(row.ends, 256)
-        positions = F.pad(row.position_ids, (0, 256 - len(row.ends)))
-        beyond = torch.full_like(positions, -1) if window is None else positions - window
-        mask = make(ends, positions, beyond)
-        attend(*(torch.ones(1, 2, 256, 16) for _ in range(3)), block_mask=mask)
-    assert (masks.frame_count, attention.frame_count) == (1, 1)
+        mask = flex.flex_mask(ends, F.pad(row.position_ids, (0, 256 - len(row.ends))), window)
+        score_mod = None if cap is None else flex.soft_cap(cap)
+        attend(*(torch.ones(1, 2, 256, 16) for _ in range(3)), score_mod=score_mod, block_mask=mask)
+    assert graphs.frame_count == 1
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_the_blocks_of_a_mask_are_those_that_torch_finds(window: int | None):
+    row = row_of(*(random_pairs(random.Random(seed)) for seed in range(40)))
+    length = flex.padded_length(max(len(row.ends), (flex.TOGETHER + 1) * flex.BLOCK))  # more than are made together
+    ends = flex.padded_ends(row.ends, length)
+    mask = flex.flex_mask(ends, F.pad(row.position_ids, (0, length - len(row.ends))), window)
+    assert mask.mask_mod is not None
+    expected = create_block_mask(mask.mask_mod, None, None, length, length, device="cpu")
+    assert torch.equal(mask.to_dense(), expected.to_dense())
+    assert torch.equal(mask.kv_num_blocks, expected.kv_num_blocks)
+    assert mask.full_kv_num_blocks is not None and expected.full_kv_num_blocks is not None
+    assert torch.equal(mask.full_kv_num_blocks, expected.full_kv_num_blocks)
 
 
 def test_attention_that_torch_would_not_compile_is_an_error():
@@ -169,10 +184,10 @@ def test_more_compilations_than_lengths_are_reported_once(monkeypatch: pytest.Mo
     watch.see(600)
     watch.see(630)
     count += flex.GRAPHS
-    assert watch.check() == 3, "one length"
+    assert watch.check() == flex.GRAPHS, "one length"
     count += 1
-    with pytest.warns(UserWarning, match=r"compiled 4 graphs for rows of 1 lengths \(640\)"):
+    with pytest.warns(UserWarning, match=r"compiled 3 graphs for rows of 1 lengths \(640\)"):
         watch.check()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert watch.check() == 4
+        assert watch.check() == flex.GRAPHS + 1
