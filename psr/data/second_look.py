@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from psr.data.together import Keep, trajectories
+from psr.data.traces import TraceJournal
 from psr.records import Problem, Trajectory
 from psr.search.judges import build_judge
 from psr.search.pairs import consistency
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 async def anchored(
     data: "SelfRewardingDataModule", number: int, searched: Mapping[str, Trajectory], problems: Sequence[Problem]
-) -> dict[str, Trajectory]:
+) -> TraceJournal:
     """The searches for M`number` with the worst step that M1 writes in the place of every rejected one."""
 
     async def work(mine: list[Problem], keep: Keep) -> None:
@@ -66,6 +67,9 @@ async def agreement(
         )
 
     path = data.run.iteration(number) / "rejudged.jsonl"
-    again = await trajectories(data, path, number, problems, work, serves=before)
+    again = (await trajectories(data, path, number, problems, work, serves=before)).trajectories
+    if not data.ranks.first:  # which reads both searches of every problem once more
+        return data.ranks.exchange(None)[0]
     both = (nodes for p in problems for nodes in zip(searched[p.id].kept, again[p.id].kept, strict=True))
-    return consistency((one, other) for one, other in both if one.margin >= least)
+    found = consistency((one, other) for one, other in both if one.margin >= least)
+    return data.ranks.exchange(found)[0]
