@@ -6,7 +6,7 @@ Traces of 7B size are made up (7 steps, 6 candidates of about 100 tokens, 30 exp
 problem, so 100,000 problems need 25 GB in `--folder`, which is removed again). Every figure is of a process of its own,
 which has imported everything before its clock starts; its memory is the peak of the whole process. "indexed" reads all
 traces, as where there is no index yet; a search makes it problem by problem. "resumed" knows at 90% what is missing,
-after a kill between two problems or while a line was written. No model runs: the first row is the one after which the first forward pass
+after a kill between two problems or while a line was written. No model runs: after the first row the first forward pass
 would begin.
 """
 

@@ -14,7 +14,7 @@ from psr.records import Problem, Trajectory
 from psr.search.judges import build_judge
 from psr.search.pairs import consistency
 from psr.search.passes import against, rejudged, rivals
-from psr.search.run import for_each
+from psr.search.run import for_each, hand_over
 
 if TYPE_CHECKING:
     from psr.data.self_rewarding import SelfRewardingDataModule
@@ -36,12 +36,12 @@ async def anchored(
         if data.judge.engine is None:
             await data.serve(number - 1)
         async with data.judging(number - 1) as judge:
-            await for_each(
+            await hand_over(
                 mine,
                 lambda problem: against(searched[problem.id], others[problem.id], judge),
+                keep,
                 f"M{number - 1} compares with them",
                 data.concurrency,
-                keep,
             )
 
     path = data.run.iteration(number) / "anchored.jsonl"
@@ -58,12 +58,12 @@ async def agreement(
 
     async def work(mine: list[Problem], keep: Keep) -> None:
         judge = build_judge(replace(data.judge, model="current", engine=None), data.engine, data.encoder, None)
-        await for_each(
+        await hand_over(
             mine,
             lambda problem: rejudged(searched[problem.id], judge),
+            keep,
             f"M{before} judges the same",
             data.concurrency,
-            keep,
         )
 
     path = data.run.iteration(number) / "rejudged.jsonl"

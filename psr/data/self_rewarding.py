@@ -39,7 +39,7 @@ from psr.search.judges import Judge, build_judge
 from psr.search.loop_judge import EndpointJudge, LoopJudge
 from psr.search.pairs import PairSettings
 from psr.search.prm import PRM, PRMJudge
-from psr.search.run import for_each
+from psr.search.run import hand_over
 from psr.search.statistics import search_summary, total
 from psr.search.step_search import SearchSettings, step_search
 from psr.trees.packing import Row, plan_rows
@@ -264,12 +264,12 @@ class SelfRewardingDataModule(LightningDataModule):
         async def work(mine: list[Problem], keep: Keep) -> None:
             started, before = time.monotonic(), self.usage
             async with self.judging(number - 1) as judge:
-                await for_each(
+                await hand_over(
                     mine,
                     lambda problem: search(problem, judge),
+                    keep,
                     f"{version} searches",
                     self.concurrency,
-                    keep,
                     lambda: usage_line(used_between(before, self.usage), time.monotonic() - started),
                 )
 

@@ -4,7 +4,6 @@ What it holds in memory of a problem is where its line is; trajectories are read
 files and the index beside the traces. Does not know how a problem is searched.
 """
 
-import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +14,7 @@ from psr.data.trace_index import Indexed, Place, append_indexed, index_of, index
 from psr.files.jsonl import DataError
 from psr.files.trajectories import trajectory_of
 from psr.files.whole import append_line
-from psr.records import Trajectory, to_json
+from psr.records import Trajectory, to_line
 
 
 class Trajectories(Mapping[str, Trajectory]):
@@ -116,7 +115,7 @@ class TraceJournal:
 
     def append(self, trajectory: Trajectory) -> None:
         """Write one line; once this returns, it survives the end of this process."""
-        line = json.dumps(to_json(trajectory), ensure_ascii=False)
+        line = to_line(trajectory)
         append_line(self.path, line)
         self._note(len(self.trajectories) + 1, trajectory, f"{line}\n".encode())
 
