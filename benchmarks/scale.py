@@ -4,7 +4,8 @@
 
 Traces of 7B size are made up (7 steps, 6 candidates of about 100 tokens, 30 explained verdicts a step: 250 kB a
 problem, so 100,000 problems need 25 GB in `--folder`, which is removed again). Every figure is of a process of its own,
-which has imported everything before its clock starts; its memory is the peak of the whole process. "indexed" reads all
+which has imported everything before its clock starts. Its memory is the peak of the whole process, most of which the
+imports are; what a further problem costs is the difference to the next smaller number of problems. "indexed" reads all
 traces, as where there is no index yet; a search makes it problem by problem. "resumed" knows at 90% what is missing,
 after a kill between two problems or while a line was written. No model runs: after the first row the first forward pass
 would begin.
@@ -15,7 +16,7 @@ import asyncio
 import json
 import os
 import random
-import resource
+import re
 import shutil
 import subprocess
 import sys
@@ -151,9 +152,9 @@ def data_module(folder: Path, problems: int) -> SelfRewardingDataModule:
 
 
 def resumed(folder: Path, problems: int) -> Iterator[None]:
-    """Until the first of the missing problems would be searched."""
-    data = data_module(folder, problems)
+    """From the file of problems until the first of the missing ones would be searched."""
     yield
+    data = data_module(folder, problems)
     try:
         asyncio.run(data.pairs(2))
     except Asked:
@@ -162,9 +163,9 @@ def resumed(folder: Path, problems: int) -> Iterator[None]:
 
 
 def served(folder: Path, problems: int) -> Iterator[None]:
-    """Until there is a row to train on."""
-    data = data_module(folder, problems)
+    """From the file of problems until there is a row to train on."""
     yield
+    data = data_module(folder, problems)
     print(len(next(iter(data.train_dataloader())).token_ids), file=sys.stderr)
 
 
@@ -186,22 +187,27 @@ MEASURES: dict[str, Callable[[Path, int], Iterator[None]]] = {
 }
 
 
+def memory(name: str) -> int:
+    """Bytes of this process: VmRSS is what it has, VmHWM the most that it has had."""
+    # Not `getrusage`: what it calls the peak of a process is its parent's, where that is larger.
+    [kib] = re.findall(rf"^{name}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return 1024 * int(kib)
+
+
 def measure(name: str, folder: Path, problems: int) -> None:
-    """Print seconds and peak memory of one measure, in this process."""
+    """Print seconds and memory of one measure, in this process."""
     work = MEASURES[name](folder, problems)
     next(work)
-    before, started, used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic(), time.process_time()
+    before, started, used = memory("VmRSS"), time.monotonic(), time.process_time()
     next(work, None)
     spent = {"seconds": time.monotonic() - started, "processor": time.process_time() - used}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB
-    print(json.dumps({**spent, "peak": 1024 * peak, "grown": 1024 * (peak - before)}))
+    print(json.dumps({**spent, "before": before, "peak": memory("VmHWM")}))
 
 
 def apart(name: str, folder: Path, problems: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--measure", name, "--folder", str(folder), "--problems", str(problems)]
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    figures = json.loads(said.splitlines()[-1])
-    return {"measure": name, "problems": problems, **figures, "bytes_a_problem": figures["grown"] / problems}
+    return {"measure": name, "problems": problems, **json.loads(said.splitlines()[-1])}
 
 
 def cut(folder: Path, problems: int) -> None:
@@ -234,12 +240,28 @@ def run(folder: Path, problems: int) -> list[dict[str, Any]]:
     return [*rows, {**apart("resumed", folder, problems), "measure": "resumed, torn line"}]
 
 
+def with_growth(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows by measure, each with what a further problem costs: seconds and bytes, None for the fewest problems."""
+    rows = sorted(rows, key=lambda one: (one["measure"], one["problems"]))
+    found: list[dict[str, Any]] = []
+    for before, row in zip([None, *rows], rows, strict=False):
+        seconds = size = None
+        if before is not None and before["measure"] == row["measure"]:
+            further = row["problems"] - before["problems"]
+            seconds, size = ((row[name] - before[name]) / further for name in ("seconds", "peak"))
+        found.append({**row, "seconds_a_further_problem": seconds, "bytes_a_further_problem": size})
+    return found
+
+
 def table(rows: list[dict[str, Any]]) -> Table:
-    shown = Table("measure", "problems", "seconds", "CPU s", "ms a problem", "peak GB", "kB a problem")
-    for row in sorted(rows, key=lambda one: (one["measure"], one["problems"])):
-        each = f"{1000 * row['seconds'] / row['problems']:.3f}"
-        cells = f"{row['seconds']:.1f}", f"{row['processor']:.1f}", each, f"{row['peak'] / 1e9:.2f}"
-        shown.add_row(row["measure"], str(row["problems"]), *cells, f"{row['bytes_a_problem'] / 1000:.2f}")
+    shown = Table(
+        "measure", "problems", "seconds", "CPU s", "peak GB", "ms", "bytes", title="a further problem: ms, bytes"
+    )
+    for row in with_growth(rows):
+        cells = f"{row['seconds']:.2f}", f"{row['processor']:.2f}", f"{row['peak'] / 1e9:.2f}"
+        seconds, size = row["seconds_a_further_problem"], row["bytes_a_further_problem"]
+        growth = ("", "") if seconds is None else (f"{1000 * seconds:.3f}", f"{size:.0f}")
+        shown.add_row(row["measure"], str(row["problems"]), *cells, *growth)
     return shown
 
 
@@ -260,7 +282,7 @@ def main() -> None:
         Console().print(table(rows))
     shutil.rmtree(options.folder)
     if options.json:
-        write_json(options.json, {"rows": rows})
+        write_json(options.json, {"rows": with_growth(rows)})
 
 
 if __name__ == "__main__":
