@@ -27,6 +27,7 @@ from psr.search.statistics import Tally, tally
 
 FORM = f"1 {' '.join(WEIGHTS)}"
 """Of the lines of an index. One of another form is made again."""
+AFTER_HEAD, END = b', "tally": ', b'"}\n'
 SETTLED = 2.0
 """Seconds after which a change has a time of its own: file systems count time in steps."""
 
@@ -113,7 +114,28 @@ def read_indexed(line: bytes) -> Indexed:
     return Indexed(row["id"], row["version"], Place(*row["place"]), Tally(*row["tally"]), pairs, tokens)
 
 
-def whole_lines(path: Path) -> Iterator[tuple[int, Indexed]]:
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The beginning of a line of the index: of what search it is."""
+
+    name: str
+    version: str
+    place: Place
+
+
+def read_head(line: bytes) -> Head:
+    """As `read_indexed`, and raises the same, of the beginning of a line alone, which is a small part of it."""
+    # No id holds what divides them: within a text JSON puts a backslash before a quotation mark.
+    head, divides, _ = line.partition(AFTER_HEAD)
+    if not divides or not line.endswith(END):
+        raise ValueError("a torn line")
+    row = json.loads(head + b"}")
+    if row["form"] != FORM:
+        raise ValueError(row["form"])
+    return Head(row["id"], row["version"], Place(*row["place"]))
+
+
+def whole_lines(path: Path) -> Iterator[tuple[int, Head]]:
     """The lines of an index with their offsets, up to the first that is torn, of another form or out of place."""
     if not path.is_file():
         return
@@ -121,10 +143,10 @@ def whole_lines(path: Path) -> Iterator[tuple[int, Indexed]]:
     with path.open("rb") as file:
         for line in file:
             try:
-                one = read_indexed(line)
+                one = read_head(line)
             except (ValueError, KeyError, TypeError):
                 return
-            if not line.endswith(b"\n") or one.place.start != end:
+            if one.place.start != end:
                 return
             yield offset, one
             offset, end = offset + len(line), one.place.stop

@@ -134,7 +134,12 @@ class TraceJournal:
             with self._index.open("rb") as file:
                 for offset in offsets:
                     file.seek(offset)
-                    yield read_indexed(file.readline())
+                    try:
+                        yield read_indexed(file.readline())
+                    except (ValueError, KeyError, TypeError):  # only its beginning was read when it was opened
+                        raise DataError(
+                            f"{self._index}: the line at byte {offset} is damaged: delete the file, it is made again"
+                        ) from None
 
 
 def part_of(path: Path, rank: int) -> Path:

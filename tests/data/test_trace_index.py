@@ -1,13 +1,15 @@
 """The index of a journal: it spares reading the traces, and never speaks for a line that is another by now."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from psr.data.trace_index import index_of
+from psr.data.trace_index import index_of, whole_lines
 from psr.data.traces import TraceJournal, merge_parts, part_of
 from psr.files.jsonl import DataError
+from psr.records import Problem
 from tests.data.test_pair_table import random_searches
 
 SEARCHES = random_searches(5, seed=3)
@@ -109,6 +111,22 @@ def test_a_kill_between_the_traces_and_the_index_costs_nothing(path: Path):
     for left in (b"", last[:30], last[:-1]):
         index.write_bytes(b"".join(lines) + left)
         assert pairs_of(path) == before
+
+
+def test_an_id_that_reads_like_the_index_is_an_id(tmp_path: Path):
+    """Only the beginning of a line is read to know what is there."""
+    path, name = tmp_path / "traces.jsonl", '1", "tally": [], "pairs": [ü\\'
+    one = replace(SEARCHES[0], problem=Problem(name, "1+1"))
+    written(path, [one, *SEARCHES[1:3]])
+    assert list(TraceJournal(path, "M1").trajectories) == [name, *NAMES[1:3]]
+    assert [known.name for _, known in whole_lines(index_of(path))] == [name, *NAMES[1:3]]
+
+
+def test_a_line_of_the_index_that_is_damaged_later_on_is_named(path: Path):
+    data = index_of(path).read_bytes()
+    index_of(path).write_bytes(data.replace(b'"pairs": [', b'"pairs": {', 1))
+    with pytest.raises(DataError, match=r"traces\.index: the line at byte 0 is damaged: delete the file"):
+        pairs_of(path)
 
 
 def test_a_torn_line_is_cut_off_with_its_index(path: Path):
