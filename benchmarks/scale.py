@@ -36,6 +36,7 @@ from psr.data.trace_index import index_of, read_indexed
 from psr.data.traces import TraceJournal
 from psr.engines.usage import Usage
 from psr.files.jsonl import write_json, write_jsonl
+from psr.files.trajectories import each_trajectory
 from psr.policy.folder import export_policy, new_policy
 from psr.policy.tiny_tokenizer import build_tokenizer
 from psr.report.runs import read_runs
@@ -69,6 +70,8 @@ MODEL = {
     "intermediate_size": 32,
     "max_position_embeddings": 4096,
 }
+HELD = 1000
+"""Problems up to which all traces are held in memory once, to see that the measured peak shows it."""
 DONE = 0.9
 """Of the problems, when a search is resumed."""
 
@@ -175,6 +178,12 @@ def indexed(folder: Path, problems: int) -> Iterator[None]:
     TraceJournal(RunFolder(folder / "run").traces(2), "M1")
 
 
+def held(folder: Path, problems: int) -> Iterator[None]:
+    """All trajectories in a list, as nothing should have them: the peak has to show it."""
+    yield
+    print(len(list(each_trajectory(RunFolder(folder / "run").traces(2)))), file=sys.stderr)
+
+
 def reported(folder: Path, problems: int) -> Iterator[None]:
     """The sample of traces that the report shows."""
     write_json(folder / "run" / "results.json", {"seed": 0, "judge": "self", "models": [{"name": "M1"}]})
@@ -183,7 +192,7 @@ def reported(folder: Path, problems: int) -> Iterator[None]:
 
 
 MEASURES: dict[str, Callable[[Path, int], Iterator[None]]] = {
-    one.__name__: one for one in (indexed, resumed, served, reported)
+    one.__name__: one for one in (indexed, resumed, served, reported, held)
 }
 
 
@@ -234,6 +243,8 @@ def run(folder: Path, problems: int) -> list[dict[str, Any]]:
     size = RunFolder(folder / "run").traces(2).stat().st_size
     print(f"{problems} problems, {size / 1e9:.2f} GB, made in {time.monotonic() - started:.0f} s", file=sys.stderr)
     rows = [apart(name, folder, problems) for name in ("indexed", "served", "reported")]
+    if problems <= HELD:
+        rows.append(apart("held", folder, problems))
     cut(folder, problems)
     rows.append(apart("resumed", folder, problems))
     tear(folder)
