@@ -1,7 +1,9 @@
 """Logs a table of sampled search steps of every iteration to Weights & Biases: candidates, scores, judgements."""
 
 import random
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import accumulate
 
 import wandb
 from lightning import Callback, LightningModule, Trainer
@@ -27,16 +29,28 @@ class SearchTable(Callback):
         self.steps = steps
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        if not loggers or not trainer.is_global_zero:
+            return
         # By now the search of this epoch is complete: `train_dataloader()` has run before this hook.
         data, number = loop_data(trainer), trainer.current_epoch + 2
-        journal = TraceJournal(data.run.traces(number), f"M{number - 1}")
-        nodes = [(t, node) for t in journal.trajectories.values() for node in t.nodes]
-        drawn = random.Random(number).sample(nodes, min(self.steps, len(nodes)))
-        rows = [row for trajectory, node in drawn for row in step_rows(trajectory, node)]
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                table = wandb.Table(columns=COLUMNS, data=rows)
-                logger.experiment.log({f"search/steps_M{number - 1}": table})
+        rows = drawn_rows(TraceJournal(data.run.traces(number), f"M{number - 1}"), self.steps, random.Random(number))
+        for logger in loggers:
+            table = wandb.Table(columns=COLUMNS, data=rows)
+            logger.experiment.log({f"search/steps_M{number - 1}": table})
+
+
+def drawn_rows(journal: TraceJournal, steps: int, rng: random.Random) -> list[list[str | int | float]]:
+    """The rows of so many steps out of all; only the searches that these are of are read."""
+    names = list(journal.trajectories)
+    ends = list(accumulate(one.tally.expansions for one in journal.indexed(names)))  # steps up to each problem's last
+    count = ends[-1] if ends else 0
+    rows: list[list[str | int | float]] = []
+    for step in rng.sample(range(count), min(steps, count)):
+        problem = bisect_right(ends, step)
+        trajectory = journal.trajectories[names[problem]]
+        rows += step_rows(trajectory, trajectory.nodes[step - ends[problem]])  # counted from the problem's last
+    return rows
 
 
 def step_rows(trajectory: Trajectory, node: StepNode) -> Iterator[list[str | int | float]]:

@@ -5,6 +5,7 @@ JSON object of its fields (`to_json`) and read back equal (`trajectory_from_json
 everything about a search.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -150,8 +151,13 @@ def to_json(record: Trajectory | StepPair | Problem | GoldProblem) -> dict[str, 
     return asdict(record)
 
 
+def to_line(record: Trajectory) -> str:
+    """The record as the line of a journal: the text of `to_json`, without the copy that it makes of everything."""
+    return json.dumps(record, ensure_ascii=False, default=vars)
+
+
 def trajectory_from_json(line: str | bytes) -> Trajectory:
-    """The inverse of `to_json` and `json.dumps` for a Trajectory.
+    """The inverse of `to_line`.
 
     Raises:
         ValueError: no JSON, or of another shape; the message names the field.

@@ -12,6 +12,7 @@ from psr.records import (
     Trajectory,
     step_pairs,
     to_json,
+    to_line,
     trajectory_from_json,
 )
 from tests.scripted import candidate
@@ -41,7 +42,8 @@ def ids(text: str) -> tuple[int, ...]:
 
 
 def test_a_trajectory_survives_json_exactly():
-    text = json.dumps(to_json(TRAJECTORY), ensure_ascii=False)
+    text = to_line(TRAJECTORY)
+    assert text == json.dumps(to_json(TRAJECTORY), ensure_ascii=False)
     again = trajectory_from_json(text)
     assert again == TRAJECTORY
     assert again.seconds == TRAJECTORY.seconds

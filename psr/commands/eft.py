@@ -34,7 +34,7 @@ from psr.records import Problem
 from psr.search.fitting import fitting
 from psr.search.judges import JudgeSettings, VerifierJudge
 from psr.search.prm import PRM
-from psr.search.run import for_each
+from psr.search.run import for_each, hand_over
 from psr.search.step_search import SearchSettings, step_search
 from psr.search.tree_search import SearchedTree, TreeSettings, layer_pairs, tree_from_json, tree_search
 
@@ -223,12 +223,12 @@ def grow(
         try:
             await engine.load_weights(model, model.name)
             await prm.load()
-            await for_each(
+            await hand_over(
                 [problem for problem in problems if problem.id not in done],
                 lambda problem: tree_search(problem, engine, prm, encoder, settings),
+                lambda tree: append_row(journal, {"made_by": made_by, **asdict(tree)}),
                 f"{model.name} searches trees",
                 concurrency,
-                lambda tree: append_row(journal, {"made_by": made_by, **asdict(tree)}),
             )
         finally:
             await engine.close()

@@ -1,6 +1,7 @@
 """`psr data problems` and `psr data ift`: problems and worked solutions from public sources."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from psr.bounds import Count, CountOrNone, Share, bounded
@@ -31,13 +32,19 @@ def problems(
         limit: only this many rows of the source, from the first.
         gold: write `answer`, too.
     """
-    kept, dropped = without_benchmarks(read_source(limited(source, limit)), read_benchmarks(benchmarks or []))
+    held, kept, dropped = read_benchmarks(benchmarks or []), 0, Counter[str]()
     fields = ("id", "problem", "answer") if gold else ("id", "problem")
-    write_table(out, [{name: row[name] for name in fields if name in row} for row in kept])
-    names = counted("benchmark", (row["benchmark"] for row in dropped))
+
+    def rows() -> Iterator[dict[str, str]]:
+        nonlocal kept
+        for row in without_benchmarks(read_source(limited(source, limit)), held, dropped):
+            kept += 1
+            yield {name: row[name] for name in fields if name in row}
+
+    write_table(out, rows())
     print(
-        f"{out}: {len(kept)} problems, {len(dropped)} in benchmarks",
-        *(f"{n['rows']} in {n['benchmark']}" for n in names),
+        f"{out}: {kept} problems, {dropped.total()} in benchmarks",
+        *(f"{count} in {name}" for name, count in dropped.most_common()),
     )
 
 

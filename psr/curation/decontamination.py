@@ -2,7 +2,8 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,14 +43,12 @@ class Benchmarks:
 
 
 def without_benchmarks(
-    rows: Iterable[Mapping[str, Any]], benchmarks: Benchmarks
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows whose problem is in no benchmark, and the dropped ones, each with the `benchmark` that has it."""
-    kept, dropped = [], []
+    rows: Iterable[Mapping[str, Any]], benchmarks: Benchmarks, dropped: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    """The rows whose problem is in no benchmark, one at a time; `dropped` counts the others by benchmark."""
     for row in rows:
         name = benchmarks.holding(row["problem"])
         if name is None:
-            kept.append(dict(row))
+            yield dict(row)
         else:
-            dropped.append({**row, "benchmark": name})
-    return kept, dropped
+            dropped[name] += 1

@@ -3,7 +3,8 @@
 Knows plans and the Trainer's gradient accumulation. Does not know what the rows hold.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -32,6 +33,17 @@ class PlannedRows(Dataset[Row]):
     def __getitem__(self, number: int) -> Row:
         # Tensors are made when a row is served: the plan of an epoch is small, its tensors may not fit at once.
         return build_row(self.plan.rows[number], number)
+
+
+@dataclass(frozen=True)
+class RowsOf:
+    """The rows with these numbers, each made anew whenever it is its turn."""
+
+    rows: PlannedRows
+    numbers: Sequence[int]
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(self.rows.__getitem__, self.numbers)
 
 
 def data_rank(trainer: Trainer | None) -> tuple[int, int]:

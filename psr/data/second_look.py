@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from psr.data.together import Keep, trajectories
+from psr.data.traces import TraceJournal
 from psr.records import Problem, Trajectory
 from psr.search.judges import build_judge
 from psr.search.pairs import consistency
 from psr.search.passes import against, rejudged, rivals
-from psr.search.run import for_each
+from psr.search.run import for_each, hand_over
 
 if TYPE_CHECKING:
     from psr.data.self_rewarding import SelfRewardingDataModule
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 async def anchored(
     data: "SelfRewardingDataModule", number: int, searched: Mapping[str, Trajectory], problems: Sequence[Problem]
-) -> dict[str, Trajectory]:
+) -> TraceJournal:
     """The searches for M`number` with the worst step that M1 writes in the place of every rejected one."""
 
     async def work(mine: list[Problem], keep: Keep) -> None:
@@ -35,12 +36,12 @@ async def anchored(
         if data.judge.engine is None:
             await data.serve(number - 1)
         async with data.judging(number - 1) as judge:
-            await for_each(
+            await hand_over(
                 mine,
                 lambda problem: against(searched[problem.id], others[problem.id], judge),
+                keep,
                 f"M{number - 1} compares with them",
                 data.concurrency,
-                keep,
             )
 
     path = data.run.iteration(number) / "anchored.jsonl"
@@ -57,15 +58,18 @@ async def agreement(
 
     async def work(mine: list[Problem], keep: Keep) -> None:
         judge = build_judge(replace(data.judge, model="current", engine=None), data.engine, data.encoder, None)
-        await for_each(
+        await hand_over(
             mine,
             lambda problem: rejudged(searched[problem.id], judge),
+            keep,
             f"M{before} judges the same",
             data.concurrency,
-            keep,
         )
 
     path = data.run.iteration(number) / "rejudged.jsonl"
-    again = await trajectories(data, path, number, problems, work, serves=before)
+    again = (await trajectories(data, path, number, problems, work, serves=before)).trajectories
+    if not data.ranks.first:  # which reads both searches of every problem once more
+        return data.ranks.exchange(None)[0]
     both = (nodes for p in problems for nodes in zip(searched[p.id].kept, again[p.id].kept, strict=True))
-    return consistency((one, other) for one, other in both if one.margin >= least)
+    found = consistency((one, other) for one, other in both if one.margin >= least)
+    return data.ranks.exchange(found)[0]

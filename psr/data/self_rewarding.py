@@ -7,45 +7,42 @@ import asyncio
 import random
 import tempfile
 import time
-import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
-import torch
 from lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from psr.bounds import Count, CountOrNone, Seed, bounded
 from psr.curation.annotator.client import Annotator
 from psr.curation.annotator.settings import Endpoint
+from psr.data.pair_table import PairTable, write_pairs
 from psr.data.rows import data_rank, row_loader
 from psr.data.second_look import agreement, anchored
 from psr.data.switches import check_trainer, dev_run
 from psr.data.together import Keep, trajectories
+from psr.data.traces import TraceJournal
 from psr.engines.base import Engine, PromptTooLong
 from psr.engines.usage import Usage, usage_line, used_between
-from psr.errors import NoPairsError, UsageError
+from psr.errors import NoPairsError, PSRError, UsageError
 from psr.files.jsonl import write_json
 from psr.files.problems import read_problems
 from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.processes.ranks import Ranks, Searchers
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
-from psr.records import Problem, StepPair, Trajectory, Verifier, step_pairs
+from psr.records import Problem, Trajectory, Verifier
 from psr.run.folder import RunFolder
 from psr.search.fitting import TooLong, fitting
 from psr.search.judges import Judge, build_judge
 from psr.search.loop_judge import EndpointJudge, LoopJudge
-from psr.search.pairs import WEIGHTS, PairSettings
+from psr.search.pairs import PairSettings
 from psr.search.prm import PRM, PRMJudge
-from psr.search.run import for_each
-from psr.search.statistics import search_summary
+from psr.search.run import hand_over
+from psr.search.statistics import search_summary, total
 from psr.search.step_search import SearchSettings, step_search
-from psr.trees.packing import Group, Row, Unit, plan_rows
-from psr.trees.step_tree import Sample
+from psr.trees.packing import Row, plan_rows
 
 
 class SelfRewardingDataModule(LightningDataModule):
@@ -191,12 +188,13 @@ class SelfRewardingDataModule(LightningDataModule):
         number = min(epoch + 2, len(self.problems_per_iteration) + 1)
         pairs = asyncio.run(self.pairs(number))
         # A seed of its own for every iteration, so that a resumed run lays out the same rows.
-        groups = pair_groups(pairs, random.Random(f"{self.seed}/{number}"))
-        plan = plan_rows(groups, self.batch_size, self.row_tokens, ranks=data_rank(self.trainer)[1])
+        groups = pairs.groups(random.Random(f"{self.seed}/{number}"))
+        ranks = data_rank(self.trainer)[1]
+        plan = plan_rows(groups, self.batch_size, self.row_tokens, ranks=ranks, measure=pairs.sized)
         store = self.run.reference(number, self.ranks.rank, self.ranks.size)
-        return row_loader(plan, self.trainer, store, counts=pair_counts(pairs))
+        return row_loader(plan, self.trainer, store, counts=pairs.counts)
 
-    async def pairs(self, number: int) -> list[StepPair]:
+    async def pairs(self, number: int) -> PairTable:
         """Complete the traces of the iteration that trains M`number`; its pairs, the same on all ranks.
 
         Raises:
@@ -204,29 +202,19 @@ class SelfRewardingDataModule(LightningDataModule):
         """
         version, problems = f"M{number - 1}", self.problems_of(number)
         searched = await self._searched(number, version, problems)
-        if lost := [problem.id for problem in problems if problem.id not in searched]:
+        if lost := [problem.id for problem in problems if problem.id not in searched.trajectories]:
             raise UsageError(
                 f"{self.run.traces(number)} has lost {len(lost)} problems that were searched just now, {lost[0]!r} "
                 "among them: something else writes to it, or has removed it. Start the same command again"
             )
-        in_order = [searched[problem.id] for problem in problems]  # not in the order in which they were finished
         paired, label = searched, None
         if self.pairing.rejected == "initial":
-            paired = await anchored(self, number, searched, problems)
+            paired = await anchored(self, number, searched.trajectories, problems)
         if self.pairing.soft_labels == "consistency":
-            label = await agreement(self, number, paired, problems)
-        weight = WEIGHTS[self.pairing.weight]
-        found = [pair for problem in problems for pair in step_pairs(paired[problem.id], self.min_margin, weight)]
-        pairs = found if label is None else [replace(pair, label=label) for pair in found]
-        pairs = pairs[: self.most_pairs]
-        self.engine_logprobs = {i: pair.chosen_logprob for i, pair in enumerate(pairs) if pair.chosen_logprob}
-        if self.ranks.first:
-            summary = {**search_summary(in_order, len(pairs)), "left_out": self.left_out, "label": label}
-            write_json(self.run.iteration(number) / "search.json", summary)
-        # Ranks that plan different rows would hang in the first collective operation that they do not share.
-        if len(set(self.ranks.exchange(zlib.crc32(repr(pairs).encode())))) > 1:
-            raise UsageError(f"the ranks read different {self.run.traces(number)}: all must share data.run_dir")
-        if not pairs:
+            label = await agreement(self, number, paired.trajectories, problems)
+        pairs = self._laid_out(number, problems, searched, paired, label)
+        self.engine_logprobs = pairs.logprobs
+        if not len(pairs):
             raise NoPairsError(
                 f"the search by {version} left no step pair: {len(problems)} problems, min_margin "
                 f"{self.min_margin} (see {self.run.traces(number)}). Raise data.search.temperature, give more problems "
@@ -234,8 +222,36 @@ class SelfRewardingDataModule(LightningDataModule):
             )
         return pairs
 
-    async def _searched(self, number: int, version: str, problems: list[Problem]) -> dict[str, Trajectory]:
-        """The iteration's searches by problem id, all of them in its traces."""
+    def _laid_out(
+        self,
+        number: int,
+        problems: list[Problem],
+        searched: TraceJournal,
+        paired: TraceJournal,
+        label: float | None,
+    ) -> PairTable:
+        """The pairs as the first rank writes them and all read them; it notes the figures of the search, too."""
+        names = [problem.id for problem in problems]  # not in the order in which they were finished
+        folder, checksum, error = self.run.pairs(number), None, None
+        if self.ranks.first:
+            try:
+                settings = self.min_margin, self.pairing.weight, label, self.most_pairs
+                checksum = write_pairs(folder, paired.indexed(names), *settings)
+                found = search_summary(total(one.tally for one in searched.indexed(names)), len(PairTable(folder)))
+                noted = {**found, "left_out": self.left_out, "label": label}
+                write_json(self.run.iteration(number) / "search.json", noted)
+            except PSRError as caught:  # raised once all ranks know
+                error = caught
+        self.ranks.settle(error)
+        pairs = PairTable(folder)
+        # Ranks that plan different rows would hang in the first collective operation that they do not share.
+        written = self.ranks.exchange(checksum)[0]
+        if not all(self.ranks.exchange(pairs.checksum == written)):
+            raise UsageError(f"the ranks read different {self.run.traces(number)}: all must share data.run_dir")
+        return pairs
+
+    async def _searched(self, number: int, version: str, problems: list[Problem]) -> TraceJournal:
+        """The iteration's traces, with the searches of all its problems."""
 
         async def search(problem: Problem, judge: Judge) -> Trajectory:
             try:
@@ -248,12 +264,12 @@ class SelfRewardingDataModule(LightningDataModule):
         async def work(mine: list[Problem], keep: Keep) -> None:
             started, before = time.monotonic(), self.usage
             async with self.judging(number - 1) as judge:
-                await for_each(
+                await hand_over(
                     mine,
                     lambda problem: search(problem, judge),
+                    keep,
                     f"{version} searches",
                     self.concurrency,
-                    keep,
                     lambda: usage_line(used_between(before, self.usage), time.monotonic() - started),
                 )
 
@@ -282,19 +298,3 @@ class SelfRewardingDataModule(LightningDataModule):
             yield PRMJudge(self.prm, judge, self.prm.margin)
         else:
             yield build_judge(judge, self.engine, self.encoder, self.verifier)
-
-
-def pair_groups(pairs: list[StepPair], rng: random.Random) -> list[Group]:
-    """The pairs of every problem as one group, the groups in random order; a pair's number is its index in `pairs`."""
-    # One problem, one step tree: its pairs share the prompt and the chain of chosen steps.
-    groups: dict[str, list[Unit]] = {}
-    for number, pair in enumerate(pairs):
-        sides = Sample(pair.prompt_ids, pair.chosen_ids), Sample(pair.prompt_ids, pair.rejected_ids)
-        groups.setdefault(pair.problem_id, []).append(Unit(number, sides))
-    return rng.sample([tuple(group) for group in groups.values()], len(groups))
-
-
-def pair_counts(pairs: list[StepPair]) -> Tensor | None:
-    """Weight and label of every pair, (pairs, 2); None where all count alike."""
-    counts = [(pair.weight, pair.label) for pair in pairs]
-    return None if set(counts) == {(1.0, 1.0)} else torch.tensor(counts)

@@ -28,27 +28,37 @@ Work = Callable[[list[Problem], Keep], Awaitable[None]]
 
 async def trajectories(
     data: "SelfRewardingDataModule", path: Path, number: int, problems: Sequence[Problem], work: Work, serves: int
-) -> dict[str, Trajectory]:
-    """A trajectory of every problem by its id, from the journal `path`; what is missing there is made now.
+) -> TraceJournal:
+    """The journal `path` with a trajectory of every problem; what is missing there is made now.
 
     The searchers share the `work`, each with an engine that serves M`serves`. All lines of the journal are searches by
     M(`number` - 1), and what they cost is added to what M`number` has cost.
     """
     version, missing = f"M{number - 1}", list[Problem]()
+    journal: TraceJournal | None = None
     # Rank 0 alone decides: another rank could read the journal while its lines are being merged.
     if data.ranks.first:
-        done = merge_parts(path, version).trajectories
-        missing = [problem for problem in problems if problem.id not in done]
+        journal = TraceJournal(path, version)
+        merge_parts(journal)
+        missing = [problem for problem in problems if problem.id not in journal.trajectories]
     missing = data.ranks.exchange(missing)[0]
     if missing:
-        await _work_together(data, missing, path, number, work, serves)
-    return TraceJournal(path, version).trajectories
+        await _work_together(data, missing, journal, path, number, work, serves)
+    return journal or TraceJournal(path, version, checked=True)
 
 
 async def _work_together(
-    data: "SelfRewardingDataModule", missing: list[Problem], path: Path, number: int, work: Work, serves: int
+    data: "SelfRewardingDataModule",
+    missing: list[Problem],
+    merged: TraceJournal | None,
+    path: Path,
+    number: int,
+    work: Work,
+    serves: int,
 ) -> None:
     """Do this rank's share of `missing` and wait for the other ranks; then the journal has all trajectories.
+
+    The first rank appends to the journal itself, which it has open as `merged`.
 
     Where a rank fails or is preempted, all ranks raise an error, and finished searches are kept.
     """
@@ -67,15 +77,15 @@ async def _work_together(
         if mine := data.ranks.share(missing):
             await data.serve(serves)
             started = time.monotonic()  # loading weights is no search
-            journal = TraceJournal(part_of(path, data.ranks.rank), version)
+            journal = merged or TraceJournal(part_of(path, data.ranks.rank), version)
             await work(mine, keep)
     except BaseException as caught:  # raised below: first the others must learn of it, or they would wait for us
         error = caught
     used = used_between(before, data.usage), time.monotonic() - started
     usages = data.ranks.exchange(used)  # also the barrier after which every rank's file is complete
-    if data.ranks.first:
+    if merged is not None:
         try:
-            merge_parts(path, version)
+            merge_parts(merged)
             _note_cost(data, number, usages)
         except PSRError as caught:  # the same: and where the search has failed, that is what is to be told
             error = error or caught

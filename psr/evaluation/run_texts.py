@@ -4,16 +4,20 @@ Knows the files of a run. Does not know what the texts are analysed for.
 """
 
 import random
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from psr.errors import UsageError
 from psr.files.kinds import Worked
 from psr.files.rows import read_rows
-from psr.files.trajectories import read_trajectories
+from psr.files.trajectories import each_trajectory
 from psr.prompts.judged import judge_texts, read_pairs
 from psr.records import Trajectory
 from psr.run.folder import RunFolder
 from psr.run.settings import RunSettings
+
+Item = TypeVar("Item")
 
 
 def texts_of(settings: RunSettings, most: int, rng: random.Random) -> dict[str, dict[str, list[str]]]:
@@ -24,30 +28,36 @@ def texts_of(settings: RunSettings, most: int, rng: random.Random) -> dict[str, 
     prompts = settings.prompts
     worked = [row for path in settings.ift for row in read_rows(path, Worked)]
     pairs = [row for path in settings.eft for row in read_pairs(path)]
-    kinds = {
-        "IFT": [(prompts.reason_prompt(row["problem"]), row["solution"]) for row in worked],
-        "EFT": [
+    kinds: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {
+        "IFT": lambda: ((prompts.reason_prompt(row["problem"]), row["solution"]) for row in worked),
+        "EFT": lambda: (
             (text, explanation + prompts.verdict_text(label))
             for row in pairs
             for text, label, explanation in judge_texts(row, prompts)
-        ],
-        "PPD": [both for trajectory in searched(settings.run) for both in preferred(trajectory, settings)],
+        ),
+        "PPD": lambda: (both for one in searched(settings.run) for both in preferred(one, settings)),
     }
-    if short := [name for name, some in kinds.items() if len(some) < 2]:
+    drawn = {name: sample(some, most, rng) for name, some in kinds.items()}
+    if short := [name for name, some in drawn.items() if len(some) < 2]:
         raise UsageError(f"{settings.run} has no {short[0]} data: the figure needs IFT, EFT and searched problems")
-    drawn = {name: rng.sample(some, min(most, len(some))) for name, some in kinds.items()}
     parts = {"prompt": 0, "response": 1}
     return {part: {name: [both[i] for both in some] for name, some in drawn.items()} for part, i in parts.items()}
 
 
-def searched(run: Path) -> list[Trajectory]:
-    """The trajectories of all iterations."""
-    folder, found = RunFolder(run), []
-    number = 2
+def sample(items: Callable[[], Iterable[Item]], most: int, rng: random.Random) -> list[Item]:
+    """At most so many of the items, which are gone through twice and not held: once to count, once to pick."""
+    count = sum(1 for _ in items())
+    places = {place: turn for turn, place in enumerate(rng.sample(range(count), min(most, count)))}
+    found = [(places[place], item) for place, item in enumerate(items()) if place in places]
+    return [item for _, item in sorted(found, key=lambda one: one[0])]
+
+
+def searched(run: Path) -> Iterator[Trajectory]:
+    """The trajectories of all iterations, one at a time."""
+    folder, number = RunFolder(run), 2
     while folder.traces(number).is_file():
-        found += read_trajectories(folder.traces(number))
+        yield from each_trajectory(folder.traces(number))
         number += 1
-    return found
 
 
 def preferred(trajectory: Trajectory, settings: RunSettings) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 Knows the formats of files and how to say what is wrong. The kinds are `psr.files.kinds`'.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -42,17 +42,25 @@ def read_rows(
     Raises:
         DataError: as `located_rows`, or the file is empty, or a row is not of the kind.
     """
-    rows, needs = [], list(needs)
+    return list(each_row(path, kind, needs, flaw))[:limit]
+
+
+def each_row(
+    path: str | Path, kind: type[R], needs: Iterable[str] = (), flaw: Callable[[R], str | None] | None = None
+) -> Iterator[R]:
+    """The rows as `read_rows` has them, one at a time; an error comes when it is the turn of its row."""
+    needs, empty = list(needs), True
     for where, row in located_rows(path):
         for name in needs:
             if row.get(name) is None:
                 raise DataError(f"{where}: field {name!r} is missing, or null; the row has {', '.join(row) or 'none'}")
-        rows.append(checked(where, row, kind))
-        if flaw is not None and (fault := flaw(rows[-1])) is not None:
+        found = checked(where, row, kind)
+        if flaw is not None and (fault := flaw(found)) is not None:
             raise DataError(f"{where}: {fault}")
-    if not rows:
+        yield found
+        empty = False
+    if empty:
         raise DataError(f"{path}: the file holds no rows")
-    return rows[:limit]
 
 
 def checked(where: str, row: Mapping[str, Any], kind: type[R]) -> R:

@@ -5,7 +5,7 @@ resumes without computing them again, and can never use those of another referen
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from psr.trees.scoring import row_logprobs
 
 def reference_logprobs(
     policy: PreTrainedModel,
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     device: torch.device,
     conditions: str = "",
     store: Path | None = None,
@@ -33,14 +33,19 @@ def reference_logprobs(
 
     Read from `store` if it holds those of these weights, rows and `conditions` (what else the values depend on);
     otherwise computed by `score` and written there. Ranks that share the weights compute together or not at all:
-    `everywhere` tells whether a condition holds on all of them. Each has its own rows and its own store.
+    `everywhere` tells whether a condition holds on all of them. Each has its own rows and its own store. `rows` are
+    gone through twice, and may be made each time: an epoch's tensors need not fit at once.
     """
+<<<<<<< HEAD
     key = "" if store is None else _key(policy, rows, conditions)
+=======
+    key, lengths = _key(policy, rows, conditions)
+>>>>>>> scale
     stored = _stored(store, key)
     # With sharded weights a forward is a collective: one rank without a store needs all the others to compute, too.
     if everywhere(stored is not None):
         assert stored is not None
-        return list(stored.split([len(row.targets) for row in rows]))
+        return list(stored.split(lengths))
     with torch.no_grad():
         logprobs = [score(policy, row.to(device)).float().cpu() for row in rows]
     if store is not None:
@@ -57,8 +62,10 @@ def _stored(store: Path | None, key: str) -> Tensor | None:
         return stored.get_tensor("logprobs") if stored.metadata() == {"key": key} else None
 
 
-def _key(policy: PreTrainedModel, rows: Sequence[Row], conditions: str) -> str:
-    """A hash of everything that the values depend on; for sharded weights, of this rank's shards."""
+def _key(policy: PreTrainedModel, rows: Iterable[Row], conditions: str) -> tuple[str, list[int]]:
+    """A hash of everything that the values depend on, for sharded weights of this rank's shards; each row's scored
+    tokens."""
+    lengths = []
     digest = hashlib.sha256(conditions.encode())
     for name, value in policy.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -66,7 +73,8 @@ def _key(policy: PreTrainedModel, rows: Sequence[Row], conditions: str) -> str:
     for row in rows:  # not `members` and `owners`: log-probabilities are per scored token
         for value in (row.token_ids, row.position_ids, row.ends, row.sources, row.targets):
             digest.update(_bytes(value))
-    return digest.hexdigest()
+        lengths.append(len(row.targets))
+    return digest.hexdigest(), lengths
 
 
 def _bytes(value: Tensor) -> memoryview:

@@ -5,7 +5,7 @@ all pairs are computed once with the current weights, so no second model stays i
 judged.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from psr.bounds import Positive, Share, Weight, bounded
-from psr.data.rows import PlannedRows
+from psr.data.rows import PlannedRows, RowsOf
 from psr.modules.losses import PreferenceLoss, Preferences, StepDPOLoss, kl_estimate
 from psr.modules.reference import reference_logprobs
 from psr.modules.schedule import warmup_constant
@@ -78,12 +78,12 @@ class StepDPOModule(RowModule):
         dataset = loader.dataset  # type: ignore[union-attr]
         assert isinstance(dataset, PlannedRows)
         # By the sampler, not the loader: this pass must not count as served rows, which a resume would skip.
-        rows = [dataset[number] for number in loader.sampler]  # type: ignore[union-attr]
-        found = self.compute_reference(rows, dataset.store)
-        self.reference_logprobs = {row.number: values for row, values in zip(rows, found, strict=True)}
+        numbers = list(loader.sampler)  # type: ignore[union-attr]
+        found = self.compute_reference(RowsOf(dataset, numbers), dataset.store)
+        self.reference_logprobs = dict(zip(numbers, found, strict=True))
         self.counts = dataset.counts
 
-    def compute_reference(self, rows: list[Row], store: Path | None) -> list[Tensor]:
+    def compute_reference(self, rows: Iterable[Row], store: Path | None) -> list[Tensor]:
         """The reference's log-probabilities of the scored tokens of `rows`, which are this rank's."""
         assert self.policy is not None
         policy: PreTrainedModel = self.policy

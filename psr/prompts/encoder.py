@@ -74,6 +74,15 @@ class Encoder:
     def reason(self, problem: str) -> tuple[int, ...]:
         return self.prompt(self.prompts.reason_prompt(self._ids.as_text(problem)))
 
+    def reason_fits(self, problem: str, context: int) -> bool:
+        """Whether the prompt of a problem leaves room for an answer in a context of so many tokens."""
+        text = self.prompts.reason_prompt(self._ids.as_text(problem))
+        # An ASCII character is at most one token, so that the length tells of nearly all prompts, without encoding
+        # them. Half of the context is left for what a tokenizer may put before a text.
+        if not self.prompts.chat and text.isascii() and len(text) < context // 2:
+            return True
+        return len(self.prompt(text)) < context
+
     def judge(self, problem: str, steps: str, a: str, b: str) -> tuple[int, ...]:
         return self.prompt(self.judge_text(problem, steps, a, b), self.shots)
 

@@ -26,6 +26,10 @@ class RunFolder:
     def traces(self, number: int) -> Path:
         return self.iteration(number) / "traces.jsonl"
 
+    def pairs(self, number: int) -> Path:
+        """The step pairs that train M`number`, as arrays; made of the traces anew at every start."""
+        return self.iteration(number) / "pairs"
+
     def reference(self, number: int, rank: int = 0, ranks: int = 1) -> Path:
         """The reference log-probabilities of the step pairs that train M`number`, for the rows of this rank."""
         part = f"-{rank}-of-{ranks}" if ranks > 1 else ""

@@ -6,6 +6,7 @@ shorter context, and says so itself.
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Literal
 
@@ -33,14 +34,15 @@ def fitting(
         UsageError: there are others and `too_long` is "error", or no problem fits.
     """
     context = context_of(folder)
-    lengths = [len(encoder.reason(problem.problem)) for problem in problems]
-    kept = [problem for problem, length in zip(problems, lengths, strict=True) if length < context]
+    fits = [encoder.reason_fits(problem.problem, context) for problem in problems]
+    kept = list(compress(problems, fits))
     if len(kept) == len(problems):
         return kept
-    others = [problem.id for problem, length in zip(problems, lengths, strict=True) if length >= context]
-    named = ", ".join(map(repr, others[:SHOWN])) + (", ..." if len(others) > SHOWN else "")
+    others = [problem for problem, one in zip(problems, fits, strict=True) if not one]
+    named = ", ".join(repr(problem.id) for problem in others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
+    most = max(len(encoder.reason(problem.problem)) for problem in others)
     line = (
-        f"{source}: {len(others)} of {len(problems)} problems are too long: a prompt of {max(lengths)} tokens "
+        f"{source}: {len(others)} of {len(problems)} problems are too long: a prompt of {most} tokens "
         f"leaves no room in the model's context of {context} tokens: {named}"
     )
     if too_long == "error" or not kept:

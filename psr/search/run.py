@@ -26,20 +26,43 @@ async def for_each(
     `on_result` gets each result as soon as it is there; `note()` is appended to the progress line. The first error is
     raised and cancels the rest; earlier results have reached `on_result` by then.
     """
-    gate = asyncio.Semaphore(concurrency)
+    results: dict[int, Result] = {}
+
+    async def one(numbered: tuple[int, Item]) -> tuple[int, Result]:
+        number, item = numbered
+        return number, await work(item)
+
+    def keep(numbered: tuple[int, Result]) -> None:
+        number, result = numbered
+        results[number] = result
+        if on_result is not None:
+            on_result(result)
+
+    await hand_over(list(enumerate(items)), one, keep, title, concurrency, note)
+    return [results[number] for number in range(len(items))]
+
+
+async def hand_over(
+    items: Sequence[Item],
+    work: Callable[[Item], Awaitable[Result]],
+    on_result: Callable[[Result], None],
+    title: str,
+    concurrency: int = 512,
+    note: Callable[[], str] = str,
+) -> None:
+    """As `for_each`, but the results are handed to `on_result` alone and not held: there may be any number of them."""
+    waiting = iter(items)
     with progress(title, len(items)) as shown:
 
-        async def one(item: Item) -> Result:
-            async with gate:
-                result = await work(item)
-            if on_result is not None:
-                on_result(result)
-            shown.advance(note=note())
-            return result
+        async def one_after_another() -> None:
+            for item in waiting:  # which all that are under way share: each item is taken once, in order
+                on_result(await work(item))
+                shown.advance(note=note())
+                await asyncio.sleep(0)  # those under way come before a new one
 
-        tasks = [asyncio.ensure_future(one(item)) for item in items]
+        tasks = [asyncio.ensure_future(one_after_another()) for _ in range(min(concurrency, len(items)))]
         try:
-            return list(await asyncio.gather(*tasks))
+            await asyncio.gather(*tasks)
         finally:
             for task in tasks:  # gather lets the others run on after an error
                 task.cancel()

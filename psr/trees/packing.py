@@ -8,7 +8,8 @@ step's rows, so that the optimizer step is that of a single rank.
 Knows step trees and tensors. Does not know what is learned from a completion.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -29,11 +30,14 @@ class Unit:
     samples: tuple[Sample, ...]
 
 
-Group = tuple[Unit, ...]
-"""Units with long shared prefixes, such as the pairs of a trajectory: one tree holds as many as a row has room for."""
+Group = Sequence[Unit]
+"""Units with long shared prefixes, such as the pairs of a trajectory: one tree holds as many as a row has room for.
+
+It may make its units when they are asked for; a slice of it is one, too.
+"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GroupTree:
     """A group and the size of its step tree: tokens, scored tokens, and (query, key) pairs that the mask admits."""
 
@@ -60,7 +64,7 @@ class GroupTree:
         return self.tokens + self.attended / KEYS_PER_TOKEN
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedRow:
     """The trees of a row, and the weight of their summed loss in the optimizer step (see Row)."""
 
@@ -81,12 +85,17 @@ class Plan:
     ranks: int = 1
 
 
+Measure = Callable[[Group], GroupTree]
+"""What knows the size of a group's step tree."""
+
+
 def plan_rows(
     groups: Sequence[Group],
     units_per_step: int,
     row_tokens: int,
     mean_over: Literal["units", "tokens"] = "units",
     ranks: int = 1,
+    measure: Measure = GroupTree.of,
 ) -> Plan:
     """Pack the groups into rows of at most `row_tokens` tokens, `units_per_step` units per optimizer step.
 
@@ -94,25 +103,29 @@ def plan_rows(
     unit that is longer than `row_tokens` gets a row of its own. The optimizer step's loss is the mean over its units,
     or over its scored tokens, across all `ranks`; where a step has fewer units than ranks, some ranks get an empty row.
     """
-    fitting = [part for group in groups for part in _fitting(group, row_tokens)]
-    steps = [[GroupTree.of(group) for group in step] for step in optimizer_steps(fitting, units_per_step)]
+    fitting = [part for group in groups for part in _fitting(group, row_tokens, measure)]
+    steps = [[measure(group) for group in step] for step in optimizer_steps(fitting, units_per_step)]
     # From the fewest rows that can hold the tokens of the largest step (rounded up, as all the -(-a // b) here), add a
     # row per rank until every step fits. All steps have the same number, since Lightning's accumulation has only one.
     # With a row for each unit everything fits, so the loop always ends with a `packed` that does.
     fewest = max(-(-sum(min(tree.tokens, row_tokens) for tree in step) // row_tokens) for step in steps)
     for rows_per_step in range(-(-fewest // ranks) * ranks, units_per_step + ranks, ranks):
-        packed = [balanced(step, rows_per_step) for step in steps]
-        if all(_has_room(row, row_tokens) for rows in packed for row in rows):
+        packed: list[list[list[GroupTree]]] = []  # steps of rows of trees
+        for step in steps:
+            packed.append(balanced(step, rows_per_step, measure))
+            if not all(_has_room(row, row_tokens) for row in packed[-1]):
+                break
+        else:
             break
     rows = []
-    for step in packed:
-        trees = [tree for row in step for tree in row]
+    for laid in packed:
+        trees = [tree for row in laid for tree in row]
         total = sum(len(tree.group) if mean_over == "units" else tree.scored for tree in trees)
         # Each rank needs a row, even with no unit for it: its collective operations must match those of the others.
-        empty = [PlannedRow((), 0.0)] * (-len(step) % ranks)
+        empty = [PlannedRow((), 0.0)] * (-len(laid) % ranks)
         # Lightning divides by the accumulated rows, and data parallelism averages over ranks: together by
         # `rows_per_step`. The share undoes that, so that the gradients add up to those of the mean over `total`.
-        rows += [PlannedRow(tuple(row), rows_per_step / total) for row in step] + empty
+        rows += [PlannedRow(tuple(row), rows_per_step / total) for row in laid] + empty
     return Plan(rows, rows_per_step, ranks)
 
 
@@ -120,12 +133,12 @@ def _has_room(row: Sequence[GroupTree], row_tokens: int) -> bool:
     return sum(tree.tokens for tree in row) <= row_tokens or sum(len(tree.group) for tree in row) == 1
 
 
-def _fitting(group: Group, row_tokens: int) -> list[Group]:
+def _fitting(group: Group, row_tokens: int, measure: Measure) -> list[Group]:
     """The group, halved until every part fits a row or is a single unit."""
-    if len(group) == 1 or GroupTree.of(group).tokens <= row_tokens:
+    if len(group) == 1 or measure(group).tokens <= row_tokens:
         return [group]
     half = len(group) // 2
-    return _fitting(group[:half], row_tokens) + _fitting(group[half:], row_tokens)
+    return _fitting(group[:half], row_tokens, measure) + _fitting(group[half:], row_tokens, measure)
 
 
 def optimizer_steps(groups: Sequence[Group], units_per_step: int) -> list[list[Group]]:
@@ -133,25 +146,29 @@ def optimizer_steps(groups: Sequence[Group], units_per_step: int) -> list[list[G
 
     A step is filled up with the first waiting group that fits; only where none fits, the next one is split.
     """
-    waiting = list(groups)
+    # A queue for every length, each in order: the first group that fits is the head of one of them, and is found as
+    # fast among many groups as among few.
+    queues: dict[int, deque[tuple[int, Group]]] = {}
+    for place, group in enumerate(groups):
+        queues.setdefault(len(group), deque()).append((place, group))
     steps: list[list[Group]] = []
     room = 0
-    while waiting:
+    while waiting := [length for length, queue in queues.items() if queue]:
         if not room:
             steps.append([])
             room = units_per_step
         # Looking ahead is worth it: both parts of a split group compute the prefix that they share.
-        at = next((i for i, group in enumerate(waiting) if len(group) <= room), 0)
-        group = waiting.pop(at)
-        if len(group) > room:
+        length = min([one for one in waiting if one <= room] or waiting, key=lambda one: queues[one][0][0])
+        place, group = queues[length].popleft()
+        if len(group) > room:  # the rest keeps the place of the whole, before all that wait
             group, rest = group[:room], group[room:]
-            waiting.insert(0, rest)
+            queues.setdefault(len(rest), deque()).appendleft((place, rest))
         steps[-1].append(group)
         room -= len(group)
     return steps
 
 
-def balanced(trees: Sequence[GroupTree], rows: int) -> list[list[GroupTree]]:
+def balanced(trees: Sequence[GroupTree], rows: int, measure: Measure = GroupTree.of) -> list[list[GroupTree]]:
     """The trees in `rows` rows of about equal cost: the costliest first, each into the cheapest row so far.
 
     Where there are fewer trees than rows, the largest are split; where there are fewer units, there are fewer rows.
@@ -161,7 +178,7 @@ def balanced(trees: Sequence[GroupTree], rows: int) -> list[list[GroupTree]]:
     while len(trees) < rows and (large := next((tree for tree in trees if len(tree.group) > 1), None)):
         half = len(large.group) // 2
         trees.remove(large)
-        trees += [GroupTree.of(large.group[:half]), GroupTree.of(large.group[half:])]
+        trees += [measure(large.group[:half]), measure(large.group[half:])]
         trees.sort(key=lambda tree: tree.cost, reverse=True)
     packed: list[list[GroupTree]] = [[] for _ in range(min(rows, len(trees)))]
     costs = [0.0] * len(packed)

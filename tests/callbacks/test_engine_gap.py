@@ -12,7 +12,6 @@ from lightning import Trainer
 
 from callbacks.engine_gap import EngineGap, gaps
 from psr.data.rows import row_loader
-from psr.data.self_rewarding import pair_groups
 from psr.engines.base import Sampling
 from psr.engines.local import LocalEngine
 from psr.modules.step_dpo import StepDPOModule
@@ -22,6 +21,7 @@ from psr.search.step_search import SearchSettings
 from psr.trees.packing import build_row, plan_rows
 from psr.trees.scoring import row_logprobs
 from tests.modules.test_step_dpo import QUIET
+from tests.obvious_pairs import pair_groups
 
 PROMPTS = [(5, 9, 13), (7, 11), (3, 4, 5, 6)]
 

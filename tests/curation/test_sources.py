@@ -1,5 +1,7 @@
 """Sources: every origin gives rows of one schema; the same problem in train and a benchmark is found."""
 
+from collections import Counter
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +113,21 @@ def test_other_problems_are_not(one: str, other: str):
 
 def test_a_problem_that_a_benchmark_has_is_dropped_and_says_which():
     rows: list[dict[str, Any]] = [{"id": "a", "problem": "1 + 1 = ?"}, {"id": "b", "problem": "2+2"}]
-    kept, dropped = without_benchmarks(rows, Benchmarks.of({"quiz": ["$1+1=$?"], "other": ["3+3"]}))
-    assert kept == [rows[1]]
-    assert dropped == [{**rows[0], "benchmark": "quiz"}]
+    dropped = Counter[str]()
+    assert list(without_benchmarks(rows, Benchmarks.of({"quiz": ["$1+1=$?"], "other": ["3+3"]}), dropped)) == [rows[1]]
+    assert dropped == {"quiz": 1}
+
+
+def test_rows_are_compared_with_benchmarks_one_at_a_time():
+    """A source may be larger than the memory, or never end."""
+    rows = ({"id": str(n), "problem": f"{n}+1"} for n in count())
+    kept = without_benchmarks(rows, Benchmarks.of({"quiz": ["0+1"]}), Counter())
+    assert [row["id"] for row in islice(kept, 3)] == ["1", "2", "3"]
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs MATH")
 def test_all_of_math500_is_found_in_math_itself():
     benchmarks = Benchmarks.of({"math": [row["problem"] for row in read_source(str(DATA / "math_test.jsonl"))]})
-    kept, dropped = without_benchmarks(read_source(str(DATA / "math500.jsonl")), benchmarks)
-    assert (len(kept), len(dropped)) == (0, 500)
+    dropped = Counter[str]()
+    assert list(without_benchmarks(read_source(str(DATA / "math500.jsonl")), benchmarks, dropped)) == []
+    assert dropped == {"math": 500}

@@ -11,7 +11,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from psr.curation.annotator.settings import AnnotatorError, Endpoint
-from psr.data.self_rewarding import SelfRewardingDataModule, pair_counts
+from psr.data.self_rewarding import SelfRewardingDataModule
 from psr.engines.base import Sampling
 from psr.engines.usage import Usage, usage_from_json
 from psr.errors import UsageError
@@ -71,7 +71,7 @@ def test_another_model_judges_in_an_engine_of_its_own(
     data, engine = make(judge=LoopJudge(model=model, engine=judge))
     if loaded == "M2":
         data.weights = lambda number: llama  # the judge's tokenizer is read from the folder of its weights
-    pairs = asyncio.run(data.pairs(3))
+    pairs = list(asyncio.run(data.pairs(3)))
     assert digits(pairs, tokenizer) == {("2", "1")}, "the judge's preference, not the policy's"
     assert [version for _, version in judge.loaded] == [loaded]
     assert not any("B " in prompt for prompt in engine.prompts) and all("B " in prompt for prompt in judge.prompts)
@@ -103,7 +103,7 @@ def test_a_stronger_model_judges_at_an_endpoint(make: Any, tokenizer: PreTrained
     with serving(FakeEndpoint(answer=lambda prompt: "because " + preferred(prompt, least=False))) as server:
         judge = LoopJudge(engine=Endpoint(url=server.url, model="strong"))
         data, engine = make(judge=judge)
-        pairs = asyncio.run(data.pairs(2))
+        pairs = list(asyncio.run(data.pairs(2)))
         assert digits(pairs, tokenizer) == {("4", "3")}
         assert not any("B " in prompt for prompt in engine.prompts)
         first, *_ = (json.loads(line) for line in data.run.traces(2).open())
@@ -117,7 +117,7 @@ def test_a_stronger_model_judges_at_an_endpoint(make: Any, tokenizer: PreTrained
 
 def test_rejected_steps_may_be_those_of_m1(make: Any, tokenizer: PreTrainedTokenizerBase):
     data, engine = make(pairs=PairSettings(rejected="initial"))
-    pairs = asyncio.run(data.pairs(3))
+    pairs = list(asyncio.run(data.pairs(3)))
     assert digits(pairs, tokenizer) == {("1", "4")}, "chosen of M2's, rejected of M1's: the worst of the two"
     assert [version for _, version in engine.loaded] == ["M2", "M1", "M2"], "searches; writes; compares"
     plain, _ = make()
@@ -125,7 +125,7 @@ def test_rejected_steps_may_be_those_of_m1(make: Any, tokenizer: PreTrainedToken
     by_place = {(p.problem_id, p.depth): p.prompt_ids for p in asyncio.run(plain.pairs(3))}
     assert {(p.problem_id, p.depth): p.prompt_ids for p in pairs} == by_place
     again, idle = make(pairs=PairSettings(rejected="initial"))
-    assert asyncio.run(again.pairs(3)) == pairs and not idle.prompts, "nothing is done twice"
+    assert list(asyncio.run(again.pairs(3))) == pairs and not idle.prompts, "nothing is done twice"
 
 
 def test_a_step_of_m1_that_wins_is_not_rejected(make: Any, tokenizer: PreTrainedTokenizerBase):
@@ -138,17 +138,17 @@ def test_a_step_of_m1_that_wins_is_not_rejected(make: Any, tokenizer: PreTrained
 @pytest.mark.parametrize(("flipped", "label"), [((), 1.0), (("M1",), 0.0)])
 def test_labels_are_as_certain_as_two_models_agree(make: Any, flipped: Sequence[str], label: float):
     data, engine = make(flipped, pairs=PairSettings(soft_labels="consistency"))
-    pairs = asyncio.run(data.pairs(3))
+    pairs = list(asyncio.run(data.pairs(3)))
     assert {pair.label for pair in pairs} == {label}
     assert read_json(data.run.iteration(3) / "search.json")["label"] == label
     assert [version for _, version in engine.loaded] == ["M2", "M1"]
     again, idle = make(flipped, pairs=PairSettings(soft_labels="consistency"))
-    assert asyncio.run(again.pairs(3)) == pairs and not idle.prompts
+    assert list(asyncio.run(again.pairs(3))) == pairs and not idle.prompts
 
 
 def test_the_labels_of_m1_are_certain(make: Any):
     data, engine = make(pairs=PairSettings(soft_labels="consistency"))
-    pairs = asyncio.run(data.pairs(2))
+    pairs = list(asyncio.run(data.pairs(2)))
     assert {pair.label for pair in pairs} == {1.0} and read_json(data.run.iteration(2) / "search.json")["label"] is None
     assert [version for _, version in engine.loaded] == ["M1"]
 
@@ -157,10 +157,11 @@ def test_pairs_carry_their_weights_to_the_rows(make: Any):
     data, _ = make(pairs=PairSettings(weight="margin"))
     pairs = asyncio.run(data.pairs(2))
     assert {pair.weight for pair in pairs} == {1.0}, "one of two candidates beats all the others"
-    assert pair_counts(pairs) is None, "what counts alike is computed as before"
-    odd = [StepPair("p", 0, (1,), (2,), (3,), 1, weight=0.25, label=0.75), *pairs]
-    counts = pair_counts(odd)
-    assert counts is not None and counts[:2].tolist() == [[0.25, 0.75], [1.0, 1.0]]
+    assert pairs.counts is None, "what counts alike is computed as before"
+    odd = pairs.pairs.copy()
+    odd["weight"][0], odd["label"][0] = 0.25, 0.75
+    pairs.pairs = odd
+    assert pairs.counts is not None and pairs.counts[:2].tolist() == [[0.25, 0.75], [1.0, 1.0]]
 
 
 @pytest.mark.parametrize(

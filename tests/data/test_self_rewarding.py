@@ -11,7 +11,7 @@ import pytest
 from lightning import Trainer
 from transformers import PreTrainedTokenizerBase
 
-from psr.data.self_rewarding import SelfRewardingDataModule, pair_groups
+from psr.data.self_rewarding import SelfRewardingDataModule
 from psr.data.traces import TraceJournal
 from psr.engines.base import PromptTooLong, Sampling
 from psr.errors import NoPairsError, UsageError
@@ -22,6 +22,7 @@ from psr.run.folder import RunFolder
 from psr.search.loop_judge import LoopJudge
 from psr.search.prm import PRM
 from psr.search.step_search import SearchSettings
+from tests.obvious_pairs import pair_groups
 from tests.scripted import END, ScriptedEngine
 
 POISON = "x4711"  # nothing that the digits of a time may hold
@@ -66,13 +67,13 @@ def make(tmp_path: Path, llama: Path, prompts: Prompts, tokenizer: PreTrainedTok
 
 def test_no_answer_reaches_engine_judge_or_traces(make: Any, llama: Path):
     data, engine = make(problems_per_iteration=[10])
-    pairs = asyncio.run(data.pairs(2))
+    pairs = list(asyncio.run(data.pairs(2)))
     assert len(pairs) == 20
     assert len(engine.prompts) == 10 * 2 * (1 + 2), "both steps of every problem, each with a judgement in both orders"
     assert any(prompt.endswith("B 2\n") for prompt in engine.prompts)
     assert not any(POISON in prompt for prompt in engine.prompts)
     for path in (data.run.root).rglob("*"):
-        assert path.is_dir() or POISON not in path.read_text(encoding="utf-8"), path
+        assert path.is_dir() or POISON.encode() not in path.read_bytes(), path
     assert POISON not in repr(data.problems)
     assert engine.loaded == [(llama, "M1")]
 
@@ -97,7 +98,7 @@ def test_more_problems_than_there_are_is_an_error_with_the_numbers(make: Any):
 
 def test_the_pairs_are_those_of_the_traces(make: Any):
     data, _ = make()
-    pairs = asyncio.run(data.pairs(2))
+    pairs = list(asyncio.run(data.pairs(2)))
     journal = TraceJournal(data.run.traces(2), "M1")
     assert set(journal.trajectories) == {problem.id for problem in data.problems_of(2)}
     assert pairs == [p for problem in data.problems_of(2) for p in step_pairs(journal.trajectories[problem.id])]
@@ -108,20 +109,20 @@ def test_the_pairs_are_those_of_the_traces(make: Any):
 
 def test_complete_traces_are_not_searched_again_nor_weights_loaded(make: Any):
     first, _ = make()
-    pairs = asyncio.run(first.pairs(2))
+    pairs = list(asyncio.run(first.pairs(2)))
     again, engine = make()
-    assert asyncio.run(again.pairs(2)) == pairs
+    assert list(asyncio.run(again.pairs(2))) == pairs
     assert engine.prompts == [] and engine.loaded == []
 
 
 def test_only_problems_without_a_trace_are_searched(make: Any):
     first, _ = make()
-    pairs = asyncio.run(first.pairs(2))
+    pairs = list(asyncio.run(first.pairs(2)))
     path = first.run.traces(2)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:2]) + lines[2][:50])  # killed while the third was being written
     again, engine = make()
-    assert asyncio.run(again.pairs(2)) == pairs
+    assert list(asyncio.run(again.pairs(2))) == pairs
     third = json.loads(lines[2])["problem"]["problem"]
     assert {prompt.split("\n")[0] for prompt in engine.prompts} == {third}
 
@@ -209,7 +210,7 @@ def test_a_process_reward_model_may_be_the_judge(
     scorer = ScriptedEngine(tokenizer, solve, choices=lambda prompt: [float(prompt.strip()[-1]), 1.5])
     judge = LoopJudge(kind="prm", orders="one")
     data, engine = make(judge=judge, prm=PRM(llama, scorer, "{problem}\n"), problems_per_iteration=[2])
-    pairs = asyncio.run(data.pairs(2))
+    pairs = list(asyncio.run(data.pairs(2)))
     assert pairs and all(str(tokenizer.decode(list(pair.chosen_ids))).strip() == "2" for pair in pairs)
     assert scorer.loaded == [(llama, llama.name)], "loaded once, in an engine of its own"
     assert not any("B " in prompt for prompt in engine.prompts), "the policy itself is not asked"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from psr.data.traces import TraceJournal
 from psr.errors import PSRError
 from psr.evaluation.benchmarks import read_benchmark
-from psr.files.trajectories import read_trajectories
+from psr.files.trajectories import each_trajectory
 from psr.prompts.templates import Prompts
 from psr.records import Judgement, Problem, StepNode, Trajectory, to_json
 from psr.run.recipe import read_overlay, read_recipe
@@ -102,7 +102,7 @@ def check_rows(kind: str, path: Path, how: settings) -> None:
     check()
 
 
-TRACES = {"traces": read_trajectories, "journal": lambda path: TraceJournal(path, "M1")}
+TRACES = {"traces": lambda path: list(each_trajectory(path)), "journal": lambda path: TraceJournal(path, "M1")}
 
 
 def check_traces(kind: str, path: Path, how: settings) -> None:

@@ -11,8 +11,12 @@ from lightning import LightningDataModule, Trainer
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+<<<<<<< HEAD
 from psr.data.rows import RowLoader, row_loader
 from psr.data.self_rewarding import pair_groups
+=======
+from psr.data.rows import row_loader
+>>>>>>> scale
 from psr.engines.base import Sampling
 from psr.engines.local import LocalEngine
 from psr.modules.sft import SFTModule
@@ -29,6 +33,7 @@ from tests.conftest import TINY
 from tests.modules.test_sft import SAMPLES, SOME_ROWS
 from tests.modules.test_sft import plan as sft_plan
 from tests.modules.test_step_dpo import PAIRS, QUIET, plan
+from tests.obvious_pairs import pair_groups
 from tests.trees.test_step_tree import random_pairs, row_of
 
 GPU = torch.device("cuda")

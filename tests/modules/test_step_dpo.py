@@ -12,7 +12,6 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from psr.data.rows import row_loader
-from psr.data.self_rewarding import pair_groups
 from psr.modules.losses import Preferences, StepDPOLoss
 from psr.modules.step_dpo import StepDPOModule
 from psr.policy.folder import load_policy
@@ -22,6 +21,7 @@ from psr.records import StepPair
 from psr.trees.packing import Plan, plan_rows
 from psr.trees.step_tree import Sample
 from tests import pair_by_pair
+from tests.obvious_pairs import pair_groups
 
 RNG = random.Random(0)
 QUIET = {

@@ -107,3 +107,11 @@ def test_the_chat_template_wraps_prompts_as_one_user_message():
     assert encoder.text(encoder.reason("3+4")) == "(3+4\n):"
     assert encoder.text(encoder.judge("3+4", "", "3+4=7", "3+4=8")) == "(3+4\nA 3+4=7\nB 3+4=8\n):"
     assert encoder.text(encoder.completion("3+4=7")) == "3+4=7"
+
+
+@pytest.mark.parametrize("problem", ["7", "7+" * 300 + "7", "\N{ARABIC LIGATURE SALLALLAHOU ALAYHE WASALLAM}" * 400])
+def test_whether_a_prompt_fits_is_as_its_tokens_say(bpe: PreTrainedTokenizerFast, problem: str):
+    encoder = Encoder(bpe, Prompts())
+    length = len(encoder.reason(problem))
+    for context in (length - 1, length, length + 1, 3 * length, 10 * length):
+        assert encoder.reason_fits(problem, context) == (length < context)

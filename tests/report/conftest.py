@@ -16,7 +16,7 @@ from psr.records import Candidate, Judgement, Problem, StepNode, Trajectory, ste
 from psr.run.folder import RunFolder, add_search, add_seconds
 from psr.run.results import put_model, start_results
 from psr.search.judges import scores
-from psr.search.statistics import search_summary
+from psr.search.statistics import search_summary, tally, total
 from psr.sweeps.results import write_sweep
 
 EXCERPT = Path(__file__).parent / "excerpt"
@@ -83,7 +83,7 @@ def add_entry(run: RunFolder, number: int, accuracy: float, problems: int) -> No
         for i in range(problems):
             journal.append(hard_search(i))
         found = list(journal.trajectories.values())
-        searched = search_summary(found, sum(len(step_pairs(one)) for one in found))
+        searched = search_summary(total(map(tally, found)), sum(len(step_pairs(one)) for one in found))
         write_json(folder / "search.json", searched)
         add_search(folder, {"candidates": Usage(40, 4000, 1000, 2000, 30.0)}, 10.0)
     add_seconds(folder, "train", 60.0)

@@ -3,7 +3,7 @@
 import pytest
 
 from psr.records import Judgement, Problem, StepNode, Trajectory
-from psr.search.statistics import longer_chosen, mean, order_agreement, search_summary
+from psr.search.statistics import longer_chosen, mean, order_agreement, search_summary, tally, total
 from tests.scripted import candidate
 
 
@@ -28,7 +28,7 @@ UNFINISHED = Trajectory(
 
 
 def test_every_figure_of_the_summary_by_hand():
-    summary = search_summary([FINISHED, UNFINISHED], pairs=3)
+    summary = search_summary(total(map(tally, [FINISHED, UNFINISHED])), pairs=3)
     assert summary == {
         "too_long": 0,
         "problems": 2,
@@ -49,7 +49,7 @@ def test_every_figure_of_the_summary_by_hand():
 
 
 def test_shares_of_nothing_are_none_and_counts_are_zero():
-    summary = search_summary([], 0)
+    summary = search_summary(total([]), 0)
     assert summary["problems"] == summary["expansions"] == summary["verdicts"] == 0
     assert summary["finished"] is summary["unparsable"] is summary["first_wins"] is summary["orders_agree"] is None
     assert mean([]) is None and mean([True, False]) == 0.5
@@ -57,7 +57,9 @@ def test_shares_of_nothing_are_none_and_counts_are_zero():
 
 def test_a_search_without_any_candidate_can_be_summed_up():
     empty = StepNode(0, (), (), (), 0, 0, "tied")
-    assert search_summary([Trajectory(Problem("a", ""), (1,), (empty,), False, "M1")], 0)["distinct_candidates"] == 0
+    assert (
+        search_summary(tally(Trajectory(Problem("a", ""), (1,), (empty,), False, "M1")), 0)["distinct_candidates"] == 0
+    )
 
 
 def test_agreement_is_asked_of_pairs_with_two_verdicts_only():

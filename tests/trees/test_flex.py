@@ -13,7 +13,6 @@ from torch._dynamo.testing import CompileCounter
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from transformers import PreTrainedModel
 
-from psr.data.self_rewarding import pair_groups
 from psr.policy.folder import load_policy
 from psr.records import StepPair
 from psr.trees import attention, flex
@@ -21,6 +20,7 @@ from psr.trees.attention import use_tree_attention
 from psr.trees.packing import Row, plan_rows
 from psr.trees.row_mask import RowMask, dense_mask
 from psr.trees.scoring import row_logprobs
+from tests.obvious_pairs import pair_groups
 from tests.trees.test_attention import HEADS, TOLD, WIDTH, dense, inputs
 from tests.trees.test_step_tree import random_pairs, row_of
 

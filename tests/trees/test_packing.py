@@ -7,6 +7,7 @@ import torch
 
 from psr.trees.packing import Group, GroupTree, Plan, Unit, balanced, build_row, optimizer_steps, plan_rows
 from psr.trees.step_tree import Sample
+from tests import obvious_pairs
 from tests.trees.test_step_tree import random_pairs
 
 
@@ -71,6 +72,14 @@ def test_a_step_is_filled_with_groups_that_have_room_before_one_is_split():
     ]
     numbers = [[[unit.number for unit in group] for group in step] for step in optimizer_steps(groups, 4)]
     assert numbers == [[[0, 1, 2], [20]], [[10, 11, 12], [30]], [[31, 32, 33, 34]], [[35]]]
+
+
+@pytest.mark.parametrize("per_step", [1, 2, 5, 16])
+def test_steps_are_those_found_by_looking_through_all_that_waits(per_step: int):
+    for seed in range(20):
+        rng = random.Random(seed)
+        groups = [tuple(Unit(i, ()) for i in range(size)) for size in rng.choices(range(1, 10), k=60)]
+        assert optimizer_steps(groups, per_step) == obvious_pairs.optimizer_steps(groups, per_step)
 
 
 def test_a_steps_rows_cost_about_the_same():
