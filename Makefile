@@ -35,7 +35,7 @@ demo: $(STAMP) ## run the quickstart recipe: M1 to M4 on a CPU; OPEN=1 opens the
 test: $(STAMP) ## run the tests, without the slow ones
 	$(BIN)/python -m pytest $(ARGS)
 
-test-chaos: $(STAMP) ## kill runs at random, spoil their files, twenty iterations
+test-chaos: $(STAMP) ## kill runs at random, spoil their files and their server, twenty iterations
 	$(BIN)/python -m pytest -m slow tests/chaos -s $(ARGS)
 
 test-fuzz: $(STAMP) ## 10,000 odd inputs for every parser

@@ -105,7 +105,7 @@ def test_a_problem_that_does_not_fit_is_wrong_and_named(
 
 
 def test_psr_test_names_what_it_does_not_count(models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture):
-    write_jsonl(tmp_path / "sums.jsonl", [*ROWS, NO_GOLD])
+    write_jsonl(tmp_path / "sums.jsonl", [*ROWS, {**NO_GOLD, "id": "name\x1b[2Jless"}])
     config = {
         "model": {
             "class_path": "SolverModule",
@@ -124,7 +124,7 @@ def test_psr_test_names_what_it_does_not_count(models: list[Path], tmp_path: Pat
     (tmp_path / "test.yaml").write_text(json.dumps(config))
     main(["test", "--config", str(tmp_path / "test.yaml")])
     shown = capsys.readouterr().out
-    assert "nameless: no reference answer, not counted in the accuracy" in shown and "test/accuracy" in shown
+    assert "name\\x1b[2Jless: no reference answer, not counted in the accuracy" in shown and "test/accuracy" in shown
 
 
 def test_a_set_of_the_hub_is_read_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

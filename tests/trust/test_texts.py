@@ -54,6 +54,14 @@ def test_rows_that_a_message_quotes(command: str, tmp_path: Path, capfd: pytest.
         assert "psr: " in text
 
 
+def test_names_that_a_message_quotes_as_they_are(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    path = tmp_path / f"{HOSTILE.replace('/', '')}.jsonl"
+    words = ["data", "problems", str(path), str(tmp_path / "out.jsonl")]
+    assert "\\x1b]0;owned\\x07" in said(words, capfd)  # of a file
+    write_jsonl(path, [{HOSTILE: 1}])
+    assert said(words, capfd).count("\\x1b]0;owned\\x07") > 1  # and of its fields
+
+
 def test_requests_that_a_dry_run_shows(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     write_jsonl(tmp_path / "rows.jsonl", [{"id": "a", "problem": HOSTILE, "solution": f"{HOSTILE} \\boxed{{7}}"}])
     words = ["data", "ift", str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl"), "--segmenter", "annotator"]

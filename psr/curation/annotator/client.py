@@ -4,6 +4,7 @@ Knows messages and replies. Requests are sent by the courier, a separate process
 """
 
 import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from psr.curation.annotator.settings import AnnotatorError, Endpoint, Message, Reply, request_hash
+
+ENDED = "the process that sends the annotator's requests has ended; what it said is above"
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,13 @@ class Annotator:
         body = self.endpoint.body(messages)
         request = request_hash(body)
         if request not in self._waiting:
+            if self._reader.done():
+                raise AnnotatorError(ENDED)
             self._waiting[request] = asyncio.get_running_loop().create_future()
             assert self._courier.stdin is not None
             self._courier.stdin.write(json.dumps(body).encode() + b"\n")
-            await self._courier.stdin.drain()
+            with contextlib.suppress(ConnectionError):  # of a courier that has ended, which `_read` tells
+                await self._courier.stdin.drain()
         return await asyncio.shield(self._waiting[request])
 
     async def _read(self) -> None:
@@ -88,7 +94,7 @@ class Annotator:
         finally:  # also where a line is longer than can be read
             for waiting in self._waiting.values():
                 if not waiting.done():
-                    waiting.set_exception(AnnotatorError("the process that sends the annotator's requests has ended"))
+                    waiting.set_exception(AnnotatorError(ENDED))
                     waiting.exception()  # marks the exception as retrieved: perhaps nobody waits for it any more
 
     def _settle(self, request: str, row: dict) -> None:

@@ -76,7 +76,10 @@ async def lines() -> Any:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command; this process ends after it
     path, endpoint = sys.argv[1], Endpoint(**json.loads(sys.argv[2]))
-    journal = ReplyJournal(path)
+    try:
+        journal = ReplyJournal(path)
+    except AnnotatorError as error:
+        sys.exit(f"psr: {error}")
     asyncio.run(carry(journal, endpoint))
     journal.close()
     with contextlib.suppress(BrokenPipeError):

@@ -11,13 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
-from psr.curation.annotator.settings import Reply
+from psr.curation.annotator.settings import AnnotatorError, Reply
 
 
 class ReplyJournal:
     """Appends replies to a JSONL file and knows those already there; an incomplete last line is cut off.
 
     Opening it waits for the lock.
+
+    Raises:
+        AnnotatorError: a whole line of the file is no reply; what has been paid for is not passed over in silence.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -29,7 +32,7 @@ class ReplyJournal:
         except BlockingIOError:
             print(f"waiting until another process has its replies in {path}", file=sys.stderr)
             fcntl.flock(self._file, fcntl.LOCK_EX)
-        self.replies = _read(self._file)
+        self.replies = _read(self._file, path)
 
     def file(self, request: str, reply: Reply) -> None:
         """Write one line and sync it to disk; once this returns, it survives a kill."""
@@ -43,16 +46,22 @@ class ReplyJournal:
         self._file.close()
 
 
-def _read(file: IO[bytes]) -> dict[str, Reply]:
+def _read(file: IO[bytes], path: Path) -> dict[str, Reply]:
     replies: dict[str, Reply] = {}
     whole = 0
     file.seek(0)
-    for line in file:
+    for number, line in enumerate(file, start=1):
         if not line.endswith(b"\n"):
             file.truncate(whole)
             break
-        row = json.loads(line)
-        request = row.pop("request")
-        replies[request] = Reply(**row)
+        try:
+            row = json.loads(line)
+            request = row.pop("request")
+            replies[request] = Reply(**row)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise AnnotatorError(
+                f"{path}, line {number}: not a reply as this file keeps them: delete the line, and its request is sent "
+                "again"
+            ) from None
         whole += len(line)
     return replies

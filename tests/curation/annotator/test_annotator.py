@@ -51,6 +51,28 @@ def test_equal_requests_are_sent_once_and_later_runs_find_them_in_the_journal(se
     assert server.asked["a"] == 2, "another temperature is another request"
 
 
+@pytest.mark.parametrize("line", ["not JSON", "[]", '{"text": "A"}', '{"request": "x", "text": "A"}'])
+def test_a_damaged_line_is_named_and_nothing_is_sent(
+    line: str, server: FakeEndpoint, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    ask(server, tmp_path / "j.jsonl", ["a", "b"], concurrency=1)
+    first, second = (tmp_path / "j.jsonl").read_text().splitlines()
+    damaged = f"{first}\n{line}\n{second}\n"
+    (tmp_path / "j.jsonl").write_text(damaged)
+
+    async def ask_at_once_and_late() -> None:
+        async with Annotator(Endpoint(server.url, "m"), tmp_path / "j.jsonl") as annotator:
+            for text in ("b", "c"):
+                with pytest.raises(AnnotatorError, match="has ended; what it said is above"):
+                    await annotator.ask([{"role": "user", "content": text}])
+
+    asyncio.run(asyncio.wait_for(ask_at_once_and_late(), 30))
+    assert f"psr: {tmp_path / 'j.jsonl'}, line 2: not a reply" in (said := capfd.readouterr().err)
+    assert "Traceback" not in said
+    assert server.asked == {"a": 1, "b": 1}
+    assert (tmp_path / "j.jsonl").read_text() == damaged
+
+
 def test_a_torn_last_line_is_asked_again(server: FakeEndpoint, tmp_path: Path):
     ask(server, tmp_path / "j.jsonl", ["a", "b"], concurrency=1)
     content = (tmp_path / "j.jsonl").read_bytes()
