@@ -131,12 +131,12 @@ def split(
         if part:
             write_jsonl(out / f"{name}.jsonl", part)
     judged, _ = without_benchmarks(read_rows(pairs, Pair), held_back)
-    by_problem: dict[str, list[Pair]] = {}
+    by_problem: dict[str, list[dict[str, Any]]] = {}
     for row in judged:
         by_problem.setdefault(row["problem"], []).append(row)
     groups = list(by_problem.values())
     rng.shuffle(groups)
-    heldout: list[Pair] = []
+    heldout: list[dict[str, Any]] = []
     while groups and len(heldout) < eft_heldout:
         heldout += groups.pop()
     training = [row for group in groups for row in group]

@@ -60,7 +60,11 @@ def test_held_out_pairs_are_on_questions_that_no_training_pair_has(source: Path,
 
 
 @pytest.mark.parametrize(
-    ("counts", "message"), [((15, 6, 5, 3), r"ift \+ loop is 21"), ((8, 10, 10, 3), r"eft \+ eft_heldout is 13")]
+    ("counts", "message"),
+    [
+        ((15, 6, 5, 3), r"ift \+ loop \+ eft_problems \+ validation is 21"),
+        ((8, 10, 10, 3), r"eft \+ eft_heldout is 13"),
+    ],
 )
 def test_asking_the_split_for_more_than_there_is_is_an_error(
     source: Path, tmp_path: Path, counts: tuple[int, ...], message: str
