@@ -16,8 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 Event = Literal["kept", "rolled_back", "tied"]
 """What became of an expanded node: it extends the solution, a later roll-back discarded it, or all scores tied."""
 
-Verifier = Callable[[str, Sequence[str], str], bool]
-"""(problem, previous steps, candidate step) -> whether that step is right; exact, for procedural problems."""
+Verifier = Callable[[str, Sequence[str], str], bool | None]
+"""(problem, previous steps, candidate step) -> whether that step is right, None where that is undecided."""
 
 
 @dataclass(frozen=True)

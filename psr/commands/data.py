@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from psr.bounds import Count, CountOrNone, Seed, Share, bounded
+from psr.commands.annotating import read_benchmarks
 from psr.curation import arithmetic as family
+from psr.curation.decontamination import without_benchmarks
 from psr.errors import UsageError
 from psr.files.jsonl import write_jsonl
 from psr.files.kinds import GoldRow, Pair, Worked
@@ -91,6 +93,9 @@ def split(
     loop: CountOrNone,
     eft: CountOrNone,
     eft_heldout: CountOrNone,
+    eft_problems: CountOrNone = 0,
+    validation: CountOrNone = 0,
+    benchmarks: list[str] | None = None,
     seed: Seed = 0,
 ) -> None:
     """Split JSONL files of worked problems and judged step pairs into the files that a recipe's stages read.
@@ -104,23 +109,34 @@ def split(
         loop: how many others become problems.jsonl, without solution and answer.
         eft: about how many pairs become eft.jsonl.
         eft_heldout: how many pairs, on problems that eft.jsonl does not have, become eft_heldout.jsonl.
+        eft_problems: how many solutions more become eft_problems.jsonl: the policy's steps on them become judge data.
+        validation: how many solutions more become validation.jsonl, to choose settings by.
+        benchmarks: sources whose problems are dropped from solutions and pairs.
         seed: seed of the split.
     """
-    rng = random.Random(seed)
-    worked = read_rows(solutions, Worked, needs=["id", "answer"])
-    if ift + loop > len(worked):
-        raise UsageError(f"ift + loop is {ift + loop}, and {solutions} has {len(worked)} problems: ask for fewer")
+    rng, held_back = random.Random(seed), read_benchmarks(benchmarks)
+    worked, known = without_benchmarks(read_rows(solutions, Worked, needs=["id", "answer"]), held_back)
+    asked = ift + loop + eft_problems + validation
+    if asked > len(worked):
+        raise UsageError(
+            f"ift + loop + eft_problems + validation is {asked}, and {solutions} has {len(worked)} problems"
+            f"{' that no benchmark has' * bool(known)}: ask for fewer"
+        )
     rng.shuffle(worked)
     write_jsonl(out / "ift.jsonl", worked[:ift])
     unlabelled = [{"id": row["id"], "problem": row["problem"]} for row in worked[ift : ift + loop]]
     write_jsonl(out / "problems.jsonl", unlabelled)
-    judged = read_rows(pairs, Pair)
-    by_problem: dict[str, list[Pair]] = {}
+    others = worked[ift + loop : asked]
+    for name, part in {"eft_problems": others[:eft_problems], "validation": others[eft_problems:]}.items():
+        if part:
+            write_jsonl(out / f"{name}.jsonl", part)
+    judged, _ = without_benchmarks(read_rows(pairs, Pair), held_back)
+    by_problem: dict[str, list[dict[str, Any]]] = {}
     for row in judged:
         by_problem.setdefault(row["problem"], []).append(row)
     groups = list(by_problem.values())
     rng.shuffle(groups)
-    heldout: list[Pair] = []
+    heldout: list[dict[str, Any]] = []
     while groups and len(heldout) < eft_heldout:
         heldout += groups.pop()
     training = [row for group in groups for row in group]
@@ -131,4 +147,5 @@ def split(
     write_jsonl(out / "eft_heldout.jsonl", heldout[:eft_heldout])
     write_jsonl(out / "eft.jsonl", rng.sample(training, eft))
     write_jsonl(out / "test.jsonl", read_rows(test, GoldRow, needs=["id", "answer"]))
-    print(f"{out}: {ift} solutions, {loop} problems without answers, {eft} + {eft_heldout} step pairs")
+    more = f" + {eft_problems} + {validation}" if eft_problems or validation else ""
+    print(f"{out}: {ift}{more} solutions, {loop} problems without answers, {eft} + {eft_heldout} step pairs")

@@ -20,6 +20,7 @@ from psr.curation.annotator.settings import Endpoint
 from psr.curation.eft import verified_pairs
 from psr.curation.prm800k import rated_pairs, read_trajectories
 from psr.curation.sources import located
+from psr.curation.word_problems import WorkedSteps
 from psr.engines.base import Engine
 from psr.errors import NoPairsError
 from psr.files.jsonl import DataError, append_row, read_appended
@@ -47,6 +48,7 @@ def verifier(
     engine: Engine,
     search: SearchSettings,
     prompts: Prompts,
+    worked: Path | None = None,
     pairs_per_step: Count = 2,
     limit: Count | None = None,
     annotator: Endpoint | None = None,
@@ -54,7 +56,7 @@ def verifier(
     dry_run: bool = False,
     seed: Seed = 0,
 ) -> None:
-    """Make judge data for arithmetic: the policy's own correct and wrong steps, labelled by the exact verifier.
+    """Make judge data: the policy's own correct and wrong steps, told apart by a verifier.
 
     Args:
         model: Hugging Face folder of the policy that samples.
@@ -63,15 +65,19 @@ def verifier(
         engine: what samples.
         search: how candidates are sampled.
         prompts: templates and step format.
+        worked: JSONL of worked solutions of these problems, whose equations rate the steps; without it the problems are
+            chains of the generator, with an exact verifier.
         pairs_per_step: at most so many pairs at one prefix.
         limit: keep at most this many pairs.
-        annotator: writes the explanations, and must agree with the verifier; the generator explains if there is none.
+        annotator: writes the explanations, and must agree with the verifier, which explains if there is none.
         heldout: about this many pairs, on problems of their own, go to <out>.heldout.jsonl.
         dry_run: sample, then print what the annotator would be asked.
         seed: seed of the sampling and of the choice of pairs.
     """
     encoder, rng = Encoder(load_tokenizer(check_folder(model)), prompts), random.Random(seed)
-    judge = VerifierJudge(family.is_right, JudgeSettings(orders="one"))
+    steps = None if worked is None else WorkedSteps.read(worked)
+    rate, write = (family.is_right, family.explain) if steps is None else (steps.rate, steps.explain)
+    judge = VerifierJudge(rate, JudgeSettings(orders="one"))
 
     async def search_all() -> list[Any]:
         try:
@@ -85,11 +91,9 @@ def verifier(
             await engine.close()
 
     trajectories = asyncio.run(search_all())
-    explain = family.explain if annotator is None else None
+    explain = write if annotator is None else None
     rows = [
-        row
-        for trajectory in trajectories
-        for row in verified_pairs(trajectory, family.is_right, explain, rng, pairs_per_step)
+        row for trajectory in trajectories for row in verified_pairs(trajectory, rate, explain, rng, pairs_per_step)
     ]
     if not rows:
         raise NoPairsError(

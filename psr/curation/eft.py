@@ -1,4 +1,4 @@
-"""EFT data from an exact verifier: pairs of the policy's own candidate steps at the same prefix, one right, one wrong.
+"""EFT data from a verifier: pairs of the policy's own candidate steps at the same prefix, one right, one wrong.
 
 The policy searches training problems with the verifier as its judge; right and wrong candidates of a step form pairs.
 Does not know how the judge is trained on them.
@@ -23,8 +23,10 @@ def verified_pairs(
     problem = trajectory.problem.problem
     for node in trajectory.kept:
         texts = list(dict.fromkeys(candidate.text.strip() for candidate in node.candidates))
-        right = [text for text in texts if verifier(problem, steps, text)]
-        wrong = [text for text in texts if text not in right]
+        rated = [verifier(problem, steps, text) for text in texts]  # None, undecided: on neither side
+        right, wrong = (
+            [text for text, is_right in zip(texts, rated, strict=True) if is_right is side] for side in (True, False)
+        )
         both = [(r, w) for r in right for w in wrong]
         for chosen, rejected in rng.sample(both, min(per_step, len(both))):
             row = _row(f"{trajectory.problem.id}/{node.depth}/{len(rows)}", problem, steps, chosen, rejected, explain)

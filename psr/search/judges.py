@@ -266,7 +266,7 @@ class RandomJudge:
 
 @dataclass(frozen=True)
 class VerifierJudge:
-    """A correct step beats a wrong one; between two correct or two wrong steps there is no winner."""
+    """A correct step beats any other; between two correct steps, or two that are not, there is no winner."""
 
     verifier: Verifier
     settings: JudgeSettings
@@ -274,7 +274,7 @@ class VerifierJudge:
     async def __call__(
         self, problem: Problem, steps: Sequence[str], candidates: Sequence[Candidate]
     ) -> list[Judgement]:
-        right = [self.verifier(problem.problem, steps, candidate.text) for candidate in candidates]
+        right = [bool(self.verifier(problem.problem, steps, candidate.text)) for candidate in candidates]
 
         async def ask(questions: list[Question]) -> list[Judgement]:
             winners = (None if right[i] == right[j] else i if right[i] else j for i, j in questions)

@@ -73,3 +73,11 @@ def test_a_wrong_step_that_was_chosen_is_the_ground_of_the_next():
     rows = verified_pairs(trajectory(node(0, FIRST, chosen=1), after_wrong), adds_up, explain, random.Random(0))
     assert rows[1]["previous_steps"] == ["13+14=28"]
     assert rows[1]["chosen"] == "28-15=13"
+
+
+def test_a_step_that_the_verifier_leaves_undecided_is_on_neither_side():
+    def undecided(problem: str, steps: Sequence[str], text: str) -> bool | None:
+        return None if text == "14" else adds_up(problem, steps, text)
+
+    rows = verified_pairs(trajectory(node(0, FIRST)), undecided, None, random.Random(0), per_step=10)
+    assert {text for row in rows for text in (row["chosen"], row["rejected"])} == {*(t.strip() for t in FIRST[:3])}

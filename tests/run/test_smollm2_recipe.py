@@ -60,7 +60,11 @@ def test_held_out_pairs_are_on_questions_that_no_training_pair_has(source: Path,
 
 
 @pytest.mark.parametrize(
-    ("counts", "message"), [((15, 6, 5, 3), r"ift \+ loop is 21"), ((8, 10, 10, 3), r"eft \+ eft_heldout is 13")]
+    ("counts", "message"),
+    [
+        ((15, 6, 5, 3), r"ift \+ loop \+ eft_problems \+ validation is 21"),
+        ((8, 10, 10, 3), r"eft \+ eft_heldout is 13"),
+    ],
 )
 def test_asking_the_split_for_more_than_there_is_is_an_error(
     source: Path, tmp_path: Path, counts: tuple[int, ...], message: str
@@ -104,9 +108,9 @@ def test_the_recipes_commands_and_overlay_name_files_that_are_there(source: Path
     stages = [Stage(**stage) for stage in spec["stages"]]
     on_top = read_overlay(RECIPE, "smoke", [stage.name for stage in stages])
     values = {**read_variables(spec, {"data": str(source)}), "recipe": str(RECIPE), "seed": "0", "judge": "self"}
-    values["best"] = "M3"
+    values["best"] = "M4"
     for stage in stages:
         arguments = stage_arguments(stage, values, on_top.get(stage.name), tmp_path)
         paths = [Path(argument) for argument in arguments if argument.endswith((".yaml", ".jsonl"))]
         assert all(path.is_file() for path in paths)
-    assert Prompts(**yaml.safe_load((RECIPE / "prompts.yaml").read_text())) == Prompts(chat=True)
+    assert Prompts(**yaml.safe_load((RECIPE / "prompts.yaml").read_text())).step_separator == "\n"
