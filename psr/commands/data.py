@@ -1,6 +1,7 @@
 """`psr data`: creates the JSONL files that the stages read."""
 
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +116,13 @@ def split(
         seed: seed of the split.
     """
     rng, held_back = random.Random(seed), read_benchmarks(benchmarks)
-    worked, known = without_benchmarks(read_rows(solutions, Worked, needs=["id", "answer"]), held_back)
+    dropped = Counter[str]()
+    worked = list(without_benchmarks(read_rows(solutions, Worked, needs=["id", "answer"]), held_back, dropped))
     asked = ift + loop + eft_problems + validation
     if asked > len(worked):
         raise UsageError(
             f"ift + loop + eft_problems + validation is {asked}, and {solutions} has {len(worked)} problems"
-            f"{' that no benchmark has' * bool(known)}: ask for fewer"
+            f"{' that no benchmark has' * bool(dropped)}: ask for fewer"
         )
     rng.shuffle(worked)
     write_jsonl(out / "ift.jsonl", worked[:ift])
@@ -130,7 +132,7 @@ def split(
     for name, part in {"eft_problems": others[:eft_problems], "validation": others[eft_problems:]}.items():
         if part:
             write_jsonl(out / f"{name}.jsonl", part)
-    judged, _ = without_benchmarks(read_rows(pairs, Pair), held_back)
+    judged = list(without_benchmarks(read_rows(pairs, Pair), held_back, dropped))
     by_problem: dict[str, list[dict[str, Any]]] = {}
     for row in judged:
         by_problem.setdefault(row["problem"], []).append(row)

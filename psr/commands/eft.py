@@ -1,12 +1,13 @@
 """`psr data eft --from verifier | prm800k | search`: judged step pairs, explained by an annotator if there is one.
 
 Killed and started again with the same arguments, a command sends the annotator only requests without a reply, and
-`search` searches only the problems without a tree.
+searches only the problems that it has not searched.
 """
 
 import asyncio
+import json
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,11 @@ from psr.files.tables import is_table, read_table, write_table
 from psr.policy.tokenizer import check_folder, load_tokenizer
 from psr.prompts.encoder import Encoder
 from psr.prompts.templates import Prompts
-from psr.records import Problem
+from psr.records import Problem, Trajectory, trajectory_from_json
 from psr.search.fitting import fitting
 from psr.search.judges import JudgeSettings, VerifierJudge
 from psr.search.prm import PRM
-from psr.search.run import for_each, hand_over
+from psr.search.run import hand_over
 from psr.search.step_search import SearchSettings, step_search
 from psr.search.tree_search import SearchedTree, TreeSettings, layer_pairs, tree_from_json, tree_search
 
@@ -58,6 +59,8 @@ def verifier(
 ) -> None:
     """Make judge data: the policy's own correct and wrong steps, told apart by a verifier.
 
+    What was sampled is kept in <out>.samples.jsonl.
+
     Args:
         model: Hugging Face folder of the policy that samples.
         problems: JSONL of training problems.
@@ -79,18 +82,18 @@ def verifier(
     rate, write = (family.is_right, family.explain) if steps is None else (steps.rate, steps.explain)
     judge = VerifierJudge(rate, JudgeSettings(orders="one"))
 
-    async def search_all() -> list[Any]:
-        try:
-            await engine.load_weights(model, model.name)
-            return await for_each(
-                fitting(read_problems(problems), encoder, model, problems),
-                lambda problem: step_search(problem, engine, judge, encoder, search),
-                f"{model.name} samples",
-            )
-        finally:
-            await engine.close()
-
-    trajectories = asyncio.run(search_all())
+    asked = fitting(read_problems(problems), encoder, model, problems)
+    made_by = {"model": fingerprint(model), "worked": worked and str(worked), "search": asdict(search)}
+    sampled = searched(
+        beside(out, "samples.jsonl"),
+        made_by,
+        asked,
+        lambda problem: step_search(problem, engine, judge, encoder, search),
+        [lambda: engine.load_weights(model, model.name)],
+        [engine],
+        f"{model.name} samples",
+    )
+    trajectories = [trajectory_from_json(json.dumps(row)) for row in sampled]
     explain = write if annotator is None else None
     rows = [
         row for trajectory in trajectories for row in verified_pairs(trajectory, rate, explain, rng, pairs_per_step)
@@ -215,30 +218,54 @@ def grow(
     concurrency: Count,
 ) -> list[SearchedTree]:
     """The trees of all problems, in order; those in the journal are not searched again."""
-    journal = beside(out, "trees.jsonl")
-    made_by = {"model": fingerprint(model), "prm": fingerprint(prm.model), "search": asdict(settings)}
+    rows = searched(
+        beside(out, "trees.jsonl"),
+        {"model": fingerprint(model), "prm": fingerprint(prm.model), "search": asdict(settings)},
+        problems,
+        lambda problem: tree_search(problem, engine, prm, encoder, settings),
+        [lambda: engine.load_weights(model, model.name), prm.load],
+        [engine, prm.engine],
+        f"{model.name} searches trees",
+        concurrency,
+    )
+    return [tree_from_json(row) for row in rows]
+
+
+def searched(
+    journal: Path,
+    made_by: Mapping[str, Any],
+    problems: Sequence[Problem],
+    search: Callable[[Problem], Awaitable[Trajectory | SearchedTree]],
+    loads: Sequence[Callable[[], Awaitable[None]]],
+    engines: Sequence[Engine],
+    title: str,
+    concurrency: int = 512,
+) -> list[dict[str, Any]]:
+    """What `search` finds for all problems, in order, as JSON; what is in the journal is not searched again.
+
+    `loads` are awaited first, if anything is searched at all; `engines` are closed at the end. Raises DataError where
+    the journal was `made_by` something else.
+    """
     kept = read_appended(journal)
     for row in kept:
         if row["made_by"] != made_by:
-            raise DataError(f"{journal} holds trees of other models or settings, {row['made_by']}: choose another out")
+            raise DataError(
+                f"{journal} was made by another model or other settings, {row['made_by']}: choose another out"
+            )
     done = {row["problem"]["id"] for row in kept}
+    missing = [problem for problem in problems if problem.id not in done]
 
     async def run() -> None:
         try:
-            await engine.load_weights(model, model.name)
-            await prm.load()
-            await hand_over(
-                [problem for problem in problems if problem.id not in done],
-                lambda problem: tree_search(problem, engine, prm, encoder, settings),
-                lambda tree: append_row(journal, {"made_by": made_by, **asdict(tree)}),
-                f"{model.name} searches trees",
-                concurrency,
-            )
+            for load in loads:
+                await load()
+            keep = lambda found: append_row(journal, {"made_by": made_by, **asdict(found)})  # noqa: E731
+            await hand_over(missing, search, keep, title, concurrency)
         finally:
-            await engine.close()
-            await prm.engine.close()
+            for engine in engines:
+                await engine.close()
 
-    if any(problem.id not in done for problem in problems):
+    if missing:
         asyncio.run(run())
-    trees = {row["problem"]["id"]: tree_from_json(row) for row in read_appended(journal)}
-    return [trees[problem.id] for problem in problems]
+    rows = {row["problem"]["id"]: row for row in read_appended(journal)}
+    return [{key: value for key, value in rows[problem.id].items() if key != "made_by"} for problem in problems]

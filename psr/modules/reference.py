@@ -36,11 +36,7 @@ def reference_logprobs(
     `everywhere` tells whether a condition holds on all of them. Each has its own rows and its own store. `rows` are
     gone through twice, and may be made each time: an epoch's tensors need not fit at once.
     """
-<<<<<<< HEAD
-    key = "" if store is None else _key(policy, rows, conditions)
-=======
-    key, lengths = _key(policy, rows, conditions)
->>>>>>> scale
+    key, lengths = ("", list[int]()) if store is None else _key(policy, rows, conditions)
     stored = _stored(store, key)
     # With sharded weights a forward is a collective: one rank without a store needs all the others to compute, too.
     if everywhere(stored is not None):

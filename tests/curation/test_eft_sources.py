@@ -204,7 +204,7 @@ def test_started_again_it_searches_only_what_is_missing(llama: Path, encoder: En
     assert len(policy.prompts) > 0 and all(prompt[0] in "45" for prompt in policy.prompts)
     policy, _ = grown(llama, encoder, out)
     assert policy.loaded == [], "nothing is missing: no model is loaded"
-    with pytest.raises(DataError, match="trees of other models or settings"):
+    with pytest.raises(DataError, match="another model or other settings"):
         grown(llama, encoder, out, search={"width": 2})
 
 
@@ -215,7 +215,7 @@ def test_trees_of_a_model_that_was_trained_anew_are_not_taken(
     shutil.copytree(llama, model)
     grown(model, encoder, tmp_path / "eft.jsonl")
     shutil.copytree(make_policy("llama", 1), model, dirs_exist_ok=True)
-    with pytest.raises(DataError, match="trees of other models or settings"):
+    with pytest.raises(DataError, match="another model or other settings"):
         grown(model, encoder, tmp_path / "eft.jsonl")
 
 
@@ -260,3 +260,24 @@ def test_verified_pairs_are_explained_by_the_generator_or_by_an_annotator(
     assert {row["chosen"] for row in made} == set(RIGHT) and len(made) == 2
     explained = {row["explanations"]["chosen_first"] for row in made}
     assert explained == ({"I added. "} if annotated else {one for one in explained if ";" in one})
+
+
+def test_started_again_the_verifier_samples_only_what_is_missing(llama: Path, encoder: Encoder, tmp_path: Path):
+    problems, out = tmp_path / "problems.jsonl", tmp_path / "eft.jsonl"
+    write_jsonl(problems, [{"id": str(number), "problem": "07a+30b-10"} for number in range(4)])
+
+    def sampled(**settings: Any) -> ScriptedEngine:
+        engine = ScriptedEngine(encoder.tokenizer, chain_steps)
+        search = SearchSettings(width=2, ties="advance", **settings)
+        eft.verifier(llama, problems, out, engine, search, encoder.prompts)
+        return engine
+
+    sampled()
+    whole, journal = out.read_bytes(), tmp_path / "eft.samples.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:3]) + lines[3][:20])
+    assert len(sampled().prompts) == 2, "the two steps of the one problem that is missing"
+    assert out.read_bytes() == whole
+    assert sampled().loaded == []
+    with pytest.raises(DataError, match=r"eft\.samples\.jsonl was made by another model or other settings"):
+        sampled(temperature=0.1)

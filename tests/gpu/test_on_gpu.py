@@ -11,12 +11,7 @@ from lightning import LightningDataModule, Trainer
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-<<<<<<< HEAD
 from psr.data.rows import RowLoader, row_loader
-from psr.data.self_rewarding import pair_groups
-=======
-from psr.data.rows import row_loader
->>>>>>> scale
 from psr.engines.base import Sampling
 from psr.engines.local import LocalEngine
 from psr.modules.sft import SFTModule
