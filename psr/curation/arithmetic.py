@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from string import ascii_lowercase
 
+from psr.terminal.text import brief
+
 LARGEST = 99
 """Partial results lie in 0..99."""
 OPERATION = re.compile(r"[a-z]([+-])(\d+)")
@@ -67,7 +69,7 @@ def values(chain: Chain) -> list[int]:
 def parse(problem: str) -> Chain:
     """Parses the text of a problem. Raises ValueError on any other text."""
     if not re.fullmatch(r"\d+([a-z][+-]\d+)+", problem):
-        raise ValueError(f"not a chain of additions and subtractions: {problem!r}")
+        raise ValueError(f"not a chain of additions and subtractions: {brief(problem)}")
     start = re.match(r"\d+", problem)
     assert start is not None
     operations = OPERATION.findall(problem[start.end() :])

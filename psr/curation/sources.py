@@ -19,6 +19,7 @@ from psr.files.jsonl import DataError
 from psr.files.kinds import SourceRow
 from psr.files.rows import checked
 from psr.files.tables import ENDINGS, is_table, located_rows
+from psr.terminal.text import some_names
 
 FIELDS = ("id", "problem", "solution", "answer")
 HUB = "hub"
@@ -152,14 +153,14 @@ def hub_rows(source: Source) -> Iterator[dict[str, Any]]:
         ) from error
     for column in source.columns.values():
         if rows.column_names is not None and column not in rows.column_names:
-            raise DataError(f"source.columns: {source.path} has no {column!r}, only {', '.join(rows.column_names)}")
+            raise DataError(f"source.columns: {source.path} has no {column!r}, only {some_names(rows.column_names)}")
     yield from rows
 
 
 def _in_schema(source: Source, number: int, where: str, row: dict[str, Any]) -> dict[str, str]:
     theirs = {name: source.columns.get(name, name) for name in (*FIELDS, "source")}
     if theirs["problem"] not in row:
-        raise DataError(f"{where}: field {theirs['problem']!r} is missing; the row has {', '.join(row) or 'none'}")
+        raise DataError(f"{where}: field {theirs['problem']!r} is missing; the row has {some_names(row)}")
     known = checked(where, {name: row.get(column) for name, column in theirs.items()}, SourceRow)
     origin = known.get("source", source.path) if is_table(source.path) else f"{source.path}:{source.split}"
     values = {"id": f"{origin}/{number}", **known}

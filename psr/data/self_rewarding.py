@@ -42,6 +42,7 @@ from psr.search.prm import PRM, PRMJudge
 from psr.search.run import hand_over
 from psr.search.statistics import search_summary, total
 from psr.search.step_search import SearchSettings, step_search
+from psr.terminal.text import brief
 from psr.trees.packing import Row, plan_rows
 
 
@@ -204,8 +205,9 @@ class SelfRewardingDataModule(LightningDataModule):
         searched = await self._searched(number, version, problems)
         if lost := [problem.id for problem in problems if problem.id not in searched.trajectories]:
             raise UsageError(
-                f"{self.run.traces(number)} has lost {len(lost)} problems that were searched just now, {lost[0]!r} "
-                "among them: something else writes to it, or has removed it. Start the same command again"
+                f"{self.run.traces(number)} has lost {len(lost)} problems that were searched just now, "
+                f"{brief(lost[0])} among them: something else writes to it, or has removed it. Start the same "
+                "command again"
             )
         paired, label = searched, None
         if self.pairing.rejected == "initial":
@@ -258,7 +260,7 @@ class SelfRewardingDataModule(LightningDataModule):
                 return await step_search(problem, self.engine, judge, self.encoder, self.search)
             except PromptTooLong as error:  # for the context of a server, which may be less than the model's
                 if self.too_long == "error":
-                    raise PromptTooLong(f"{self.problems_path}: problem {problem.id!r}: {error}") from None
+                    raise PromptTooLong(f"{self.problems_path}: problem {brief(problem.id)}: {error}") from None
                 return Trajectory(problem, self.encoder.reason(problem.problem), (), False, version)
 
         async def work(mine: list[Problem], keep: Keep) -> None:

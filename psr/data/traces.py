@@ -15,6 +15,7 @@ from psr.files.jsonl import DataError
 from psr.files.trajectories import trajectory_of
 from psr.files.whole import append_line
 from psr.records import Trajectory, to_line
+from psr.terminal.text import brief
 
 
 class Trajectories(Mapping[str, Trajectory]):
@@ -25,7 +26,7 @@ class Trajectories(Mapping[str, Trajectory]):
         self.path, self.places = path, dict[str, tuple[int, int]]()
 
     def __getitem__(self, name: str) -> Trajectory:
-        return trajectory_of(f"{self.path}, problem {name!r}", self.line(name))
+        return trajectory_of(f"{self.path}, problem {brief(name)}", self.line(name))
 
     def line(self, name: str) -> bytes:
         start, stop = self.places[name]
@@ -106,11 +107,11 @@ class TraceJournal:
         # Pairs of another policy would still train, only not on what M(n) itself prefers.
         if version != self.weights_version:
             raise DataError(
-                f"{self.path}, line {number}: searched by weights {version!r}, "
+                f"{self.path}, line {number}: searched by weights {brief(version)}, "
                 f"not {self.weights_version!r}; use a new run directory"
             )
         if name in self.trajectories:
-            raise DataError(f"{self.path}, line {number}: the problem {name!r} once more; delete one of the lines")
+            raise DataError(f"{self.path}, line {number}: the problem {brief(name)} once more; delete one of the lines")
         self.trajectories.places[name], self._offsets[name], self._end = (place.start, place.stop), offset, place.stop
 
     def append(self, trajectory: Trajectory) -> None:

@@ -8,6 +8,7 @@ from psr.files.jsonl import DataError
 from psr.files.kinds import Graded
 from psr.files.problems import check_ids
 from psr.files.rows import read_rows
+from psr.terminal.text import brief
 
 
 def compare_outcomes(a: Path, b: Path, level: float = 0.95) -> dict[str, Any]:
@@ -21,7 +22,9 @@ def compare_outcomes(a: Path, b: Path, level: float = 0.95) -> dict[str, Any]:
     first, second = _outcomes(a), _outcomes(b)
     if first.keys() != second.keys():
         odd = sorted(first.keys() ^ second.keys())
-        raise DataError(f"{a} and {b} do not hold the same graded problems: {len(odd)} differ, for instance {odd[0]!r}")
+        raise DataError(
+            f"{a} and {b} do not hold the same graded problems: {len(odd)} differ, for instance {brief(odd[0])}"
+        )
     if not first:
         raise DataError(f"{a}: no problem has a reference answer")
     pairs = [(first[name], second[name]) for name in first]

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from psr.files.jsonl import DataError
+from psr.terminal.text import brief
 
 
 class _Loader(yaml.SafeLoader):
@@ -18,7 +19,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if key.value != "<<"]
         if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
-            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} occurs twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"the key {brief(twice)} occurs twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 

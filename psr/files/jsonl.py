@@ -13,6 +13,7 @@ from typing import Any
 
 from psr.errors import PSRError
 from psr.files.whole import append_line, replacing, write_text
+from psr.terminal.text import brief, some_names
 
 
 class DataError(PSRError, ValueError):
@@ -110,7 +111,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"the key {name!r} occurs twice in one object")
+        raise ValueError(f"the key {brief(name)} occurs twice in one object")
     return found
 
 
@@ -128,7 +129,7 @@ def pick(where: str, row: Mapping[str, Any], required: list[str], optional: list
     """The fields named of a row. Raises DataError where a required one is missing."""
     for name in required:
         if name not in row:
-            raise DataError(f"{where}: field {name!r} is missing; the row has {', '.join(row) or 'none'}")
+            raise DataError(f"{where}: field {name!r} is missing; the row has {some_names(row)}")
     names = [*required, *(name for name in optional if name in row)]
     return {name: row[name] for name in names}
 

@@ -9,6 +9,7 @@ from psr.files.jsonl import DataError
 from psr.files.kinds import GoldRow, ProblemRow
 from psr.files.rows import read_rows
 from psr.records import GoldProblem, Problem
+from psr.terminal.text import brief
 
 
 def read_problems(path: str | Path, limit: int | None = None) -> list[Problem]:
@@ -41,7 +42,7 @@ def gold_problem(row: GoldRow, number: int = 0) -> GoldProblem:
     except ValueError:
         tolerances = [math.nan]
     if not all(0 <= one < math.inf for one in tolerances):  # false of NaN, too
-        raise DataError(f"problem {name}: error is {row['error']!r}, not a tolerance such as 1e-1")
+        raise DataError(f"problem {brief(name)}: error is {brief(row['error'])}, not a tolerance such as 1e-1")
     several = row.get("is_multiple_answer", False)
     tolerance = max(tolerances, default=None)
     return GoldProblem(name, row["problem"], row.get("answer", ""), row.get("unit", ""), tolerance, several)
@@ -51,4 +52,4 @@ def check_ids(path: str | Path, ids: Iterable[str]) -> None:
     """Raise DataError where an id occurs twice: traces, answers and grades are told apart by it."""
     name, count = Counter(ids).most_common(1)[0]
     if count > 1:
-        raise DataError(f"{path}: the id {name!r} occurs {count} times; ids must be unique")
+        raise DataError(f"{path}: the id {brief(name)} occurs {count} times; ids must be unique")

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from psr.files.jsonl import DataError
 from psr.files.tables import located_rows
-from psr.terminal.text import brief
+from psr.terminal.text import brief, some_names
 
 R = TypeVar("R", bound=Mapping[str, Any])
 OUGHT = {
@@ -53,7 +53,7 @@ def each_row(
     for where, row in located_rows(path):
         for name in needs:
             if row.get(name) is None:
-                raise DataError(f"{where}: field {name!r} is missing, or null; the row has {', '.join(row) or 'none'}")
+                raise DataError(f"{where}: field {name!r} is missing, or null; the row has {some_names(row)}")
         found = checked(where, row, kind)
         if flaw is not None and (fault := flaw(found)) is not None:
             raise DataError(f"{where}: {fault}")
@@ -84,7 +84,7 @@ def _fault(error: ErrorDetails, row: Mapping[str, Any]) -> str:
     if error["type"] == "missing":
         for part in above:
             within = within[part]  # type: ignore[index]
-        return f"field {field!r} is missing; the row has {', '.join(map(str, within)) or 'none'}"
+        return f"field {field!r} is missing; the row has {some_names(within)}"
     shown = "null" if error["input"] is None else brief(error["input"])
     ought = OUGHT.get(error["type"], error["msg"].replace("Input should", "it must"))
     return f"field {field!r} is {shown}: {ought}"

@@ -1,6 +1,7 @@
 """Text that somebody else wrote, made safe for a terminal. Knows characters only."""
 
 import unicodedata
+from collections.abc import Iterable
 
 ACTING = ("Cc", "Cf", "Cs")
 """Categories of characters that a terminal obeys, or that change how their neighbours are shown: control characters,
@@ -19,6 +20,12 @@ def brief(value: object, most: int = 60) -> str:
     """What a message shows of a value that may be anything: as Python writes it, and of what is long the beginning."""
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def some_names(names: Iterable[object], most: int = 200) -> str:
+    """Names in a row for a message, of many or long ones the beginning; "none" if there is none."""
+    text = printable(", ".join(map(str, names)))
+    return f"{text[:most]}{'...' * (len(text) > most)}" or "none"
 
 
 def spelled(one: str) -> str:

@@ -50,14 +50,17 @@ def test_a_dev_run_does_all_of_it_once_and_keeps_nothing(run_dir: Path, stage: t
 
 
 def test_a_dev_run_after_a_finished_loop_does_not_go_on_from_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ):
     shutil.copytree(finished_run().folder, tmp_path / "run")
     monkeypatch.chdir(tmp_path / "run")
     before = contents(tmp_path / "run")
     main([*LOOP, "--trainer.fast_dev_run", "true"])
     said = "".join(capfd.readouterr())
-    assert "M1 searches: 1 of 1" in said and "Restor" not in said, said[-2000:]
+    assert "M1 searches: 1 of 1" in said and "Restor" not in said + caplog.text, said[-2000:]
     assert contents(tmp_path / "run") == before
 
 

@@ -87,6 +87,12 @@ def test_a_reply_that_stays_garbled_is_told_in_a_line(failure: str, said: str, m
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
+@pytest.mark.parametrize("answer", [None, [], "object", {}, {"success": True}])
+def test_an_answer_without_what_is_asked_for_is_a_failure_that_passes(answer: Any):
+    with pytest.raises(transport.Transient, match="a reply without success and message: "):
+        transport.fields(answer, "success", "message")
+
+
 def test_no_message_quotes_the_key(make: Make, llama: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SERVER_KEY", "planted-4711")
     engine = loaded(make({"FAKE_FAILS": "echo"}, key_env="SERVER_KEY"), llama)

@@ -59,3 +59,22 @@ def test_limit_takes_the_first_rows(tmp_path: Path):
 def test_a_row_without_a_problem_names_its_line(tmp_path: Path):
     with pytest.raises(DataError, match="line 2: field 'problem' is missing"):
         read_problems(file(tmp_path, [ROWS[0], {"id": "c"}]))
+
+
+LONG = "x" * 3000
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"id": LONG, "problem": "p", "answer": "1"}] * 2,
+        [{"id": LONG, "problem": "p", "answer": "1", "error": LONG}],
+        [{LONG: 1, "problem": "p"}],
+    ],
+    ids=["the same id twice", "no tolerance", "a field missing"],
+)
+def test_of_what_is_long_a_message_quotes_the_beginning(tmp_path: Path, rows: list[dict[str, Any]]):
+    write_jsonl(tmp_path / "problems.jsonl", rows)
+    with pytest.raises(DataError, match="xxx") as error:
+        read_gold_problems(tmp_path / "problems.jsonl")
+    assert len(str(error.value)) < 500
